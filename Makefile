@@ -1,0 +1,40 @@
+# make demo    install what is missing, build, run the real libraries cold and warm beside clang
+# make test    install what tests use besides, fetch the real libraries, run every test
+# make build   release build: target/release/hotbed and its plugin beside it
+# make check   formatting, clippy and rustdoc, warnings denied
+# make bench   every figure that is claimed, peers measured in the same run
+.PHONY: demo test build check bench clean
+.NOTPARALLEL:
+CARGO ?= cargo
+
+build:
+	@scripts/setup
+	$(CARGO) build --release --workspace
+
+demo:
+	@scripts/setup --demo
+	$(CARGO) build --release --workspace
+	@scripts/fetch-inputs
+	@scripts/demo
+
+test:
+	@scripts/setup --tests
+	@scripts/fetch-inputs
+	$(CARGO) build --workspace
+	$(CARGO) test --workspace
+
+check:
+	@scripts/setup
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+bench:
+	@scripts/setup --tests
+	$(CARGO) build --release --workspace
+	@scripts/fetch-inputs
+	$(CARGO) run --release -p hotbed-bench -- run --write
+
+clean:
+	$(CARGO) clean
+	rm -rf .cache

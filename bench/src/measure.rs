@@ -1,0 +1,171 @@
+//! Taking turns: our side and the peer's are measured alternately, so that whatever slows the machine down for a while
+//! slows both, and the median of each side is what counts.
+//!
+//! A side is a closure that does the work once and gives the time of the part that counts; what it prepares and clears
+//! away around that part is not in the time. Warm-up turns are thrown away. The order within a turn changes from turn
+//! to turn, for the side that comes second finds warmer caches.
+
+use crate::Result;
+use crate::row::{Outcome, Peer, Unit};
+use std::time::{Duration, Instant};
+
+/// How many turns are taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turns {
+    /// Turns that are thrown away at the start.
+    pub(crate) warm_up: usize,
+    /// Turns that are wanted; fewer when the time is over.
+    pub(crate) wanted: usize,
+    /// How long the turns may go on once [`Turns::LEAST`] are done.
+    pub(crate) time: Duration,
+}
+
+impl Turns {
+    /// For work that takes milliseconds.
+    pub(crate) const QUICK: Self = Self { warm_up: 3, wanted: 60, time: Duration::from_secs(10) };
+    /// For work that takes less than a millisecond.
+    pub(crate) const TINY: Self = Self { warm_up: 20, wanted: 600, time: Duration::from_secs(10) };
+
+    /// Fewest turns.
+    const LEAST: usize = 7;
+    /// Fewest turns where one side takes over [`Turns::LONG`].
+    const LEAST_LONG: usize = 3;
+    /// What is long for one side of a turn.
+    const LONG: Duration = Duration::from_secs(2);
+
+    /// Measures both sides in turn.
+    ///
+    /// # Errors
+    /// The first error of either side.
+    pub(crate) fn compare(
+        self,
+        unit: Unit,
+        mut ours: impl FnMut() -> Result<Duration>,
+        mut peer: impl FnMut() -> Result<Duration>,
+    ) -> Result<Outcome> {
+        let (mut our_times, mut peer_times) = (Vec::new(), Vec::new());
+        self.take(|turn| {
+            let (our_time, peer_time);
+            if turn.is_multiple_of(2) {
+                our_time = ours()?;
+                peer_time = peer()?;
+            } else {
+                peer_time = peer()?;
+                our_time = ours()?;
+            }
+            if turn >= self.warm_up {
+                our_times.push(our_time);
+                peer_times.push(peer_time);
+            }
+            Ok(our_time.max(peer_time))
+        })?;
+        Ok(Outcome {
+            n: our_times.len(),
+            ours: median(our_times, unit),
+            peer: Peer::Measured(median(peer_times, unit)),
+        })
+    }
+
+    /// Measures our side when the peer is `missing`, which says why.
+    ///
+    /// # Errors
+    /// The first error.
+    pub(crate) fn alone(
+        self,
+        unit: Unit,
+        mut ours: impl FnMut() -> Result<Duration>,
+        missing: String,
+    ) -> Result<Outcome> {
+        let mut times = Vec::new();
+        self.take(|turn| {
+            let time = ours()?;
+            if turn >= self.warm_up {
+                times.push(time);
+            }
+            Ok(time)
+        })?;
+        Ok(Outcome { n: times.len(), ours: median(times, unit), peer: Peer::Missing(missing) })
+    }
+
+    /// Calls `turn` with the number of each turn; it gives the time of its slower side.
+    fn take(self, mut turn: impl FnMut(usize) -> Result<Duration>) -> Result<()> {
+        for number in 0..self.warm_up {
+            turn(number)?;
+        }
+        let start = Instant::now();
+        let mut least = Self::LEAST;
+        for done in 1..=self.wanted {
+            if turn(self.warm_up + done - 1)? > Self::LONG {
+                least = Self::LEAST_LONG;
+            }
+            if done >= least && start.elapsed() > self.time {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The median in `unit`; not a number when there is none.
+fn median(mut times: Vec<Duration>, unit: Unit) -> f64 {
+    times.sort_unstable();
+    let middle = times.len() / 2;
+    let at = |index: usize| times.get(index).map_or(f64::NAN, Duration::as_secs_f64);
+    let seconds =
+        if times.len() % 2 == 1 { at(middle) } else { (at(middle.wrapping_sub(1)) + at(middle)) / 2.0 };
+    seconds * unit.per_second()
+}
+
+/// How long `work` takes, and what it gives.
+///
+/// # Errors
+/// Those of `work`.
+pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
+    let start = Instant::now();
+    let value = work()?;
+    Ok((start.elapsed(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may end with a panic")]
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        let times = |values: &[u64]| values.iter().map(|v| Duration::from_millis(*v)).collect();
+        assert_eq!(median(times(&[9, 1, 5]), Unit::Milliseconds), 5.0);
+        assert_eq!(median(times(&[4, 1, 2, 9]), Unit::Milliseconds), 3.0);
+        assert!(median(Vec::new(), Unit::Milliseconds).is_nan());
+    }
+
+    #[test]
+    fn both_sides_take_turns_and_the_warm_up_does_not_count() {
+        let order = RefCell::new(String::new());
+        let side = |letter, ms: [u64; 2]| {
+            let order = &order;
+            let mut calls = 0;
+            move || {
+                order.borrow_mut().push(letter);
+                calls += 1;
+                Ok(Duration::from_millis(if calls <= 2 { ms[0] } else { ms[1] }))
+            }
+        };
+        let turns = Turns { warm_up: 2, wanted: 3, time: Duration::from_secs(60) };
+        let outcome = turns.compare(Unit::Milliseconds, side('o', [900, 2]), side('p', [700, 4])).unwrap();
+        assert_eq!(outcome, Outcome { ours: 2.0, peer: Peer::Measured(4.0), n: 3 });
+        assert_eq!(*order.borrow(), "oppooppoop");
+    }
+
+    #[test]
+    fn a_slow_side_needs_three_turns_and_others_seven() {
+        let count = |ms| {
+            let turns = Turns { warm_up: 0, wanted: 100, time: Duration::ZERO };
+            let side = || Ok(Duration::from_millis(ms));
+            turns.alone(Unit::Milliseconds, side, "none".into()).unwrap().n
+        };
+        assert_eq!(count(2500), 3);
+        assert_eq!(count(100), 7);
+    }
+}

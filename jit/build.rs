@@ -1,0 +1,202 @@
+//! Builds the C++ part, packs clang's own headers, and says which archives of LLVM, clang and lld are linked.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Code generation for these targets, and what clang, lld and ORC use besides.
+const COMPONENTS: &[&str] = &[
+    "x86",
+    "aarch64",
+    "webassembly",
+    "orcjit",
+    "lto",
+    "dtlto",
+    "passes",
+    "bitwriter",
+    "irreader",
+    "linker",
+    "instrumentation",
+    "coverage",
+    "frontendopenmp",
+    "frontenddriver",
+    "frontendhlsl",
+    "option",
+    "windowsdriver",
+    "debuginfodwarf",
+];
+
+/// The part of clang that a compiler needs; neither the static analyzer nor the tools.
+const CLANG: &[&str] = &[
+    "Frontend",
+    "Driver",
+    "Options",
+    "CodeGen",
+    "Serialization",
+    "Parse",
+    "Sema",
+    "Analysis",
+    "AnalysisLifetimeSafety",
+    "ASTMatchers",
+    "Edit",
+    "AST",
+    "APINotes",
+    "Lex",
+    "Basic",
+    "Support",
+];
+
+/// Headers of clang for targets and languages that this back end does not compile.
+const LEFT_OUT: &[&str] = &[
+    "altivec.h",
+    "arm_cde.h",
+    "arm_mve.h",
+    "cuda_wrappers",
+    "hexagon",
+    "hip",
+    "hlsl",
+    "htm",
+    "hvx",
+    "llvm_offload",
+    "openmp_wrappers",
+    "opencl-c",
+    "ppc_wrappers",
+    "riscv",
+    "s390intrin",
+    "sifive",
+    "andes",
+    "spirv",
+    "vecintrin",
+    "velintrin",
+    "__clang_cuda",
+    "__clang_hip",
+    "__clang_spirv",
+    "lasx",
+    "lsx",
+    "larch",
+    "msa.h",
+    "zos_wrappers",
+    "amdgpu",
+    "nvptx",
+    "gpuintrin.h",
+    "xtensa",
+];
+
+fn main() {
+    let prefix =
+        PathBuf::from(std::env::var_os("LLVM_SYS_221_PREFIX").unwrap_or_else(|| "/usr/lib/llvm-22".into()));
+    println!("cargo:rerun-if-env-changed=LLVM_SYS_221_PREFIX");
+    println!("cargo:rerun-if-changed=shim");
+    println!("cargo:rerun-if-changed=build.rs");
+    let config = prefix.join("bin/llvm-config");
+    let version = llvm_config(&config, &["--version"]);
+    assert!(
+        version.starts_with("22.1"),
+        "LLVM 22.1 is needed and {} is version {version:?}: run scripts/setup, or set LLVM_SYS_221_PREFIX",
+        config.display()
+    );
+    println!("cargo:rustc-env=HOTBED_LLVM_PREFIX={}", prefix.display());
+    println!("cargo:rustc-env=HOTBED_LLVM_VERSION={version}");
+    build_shim(&prefix);
+    pack_headers(&prefix.join("lib/clang/22/include"));
+    link(&prefix, &config);
+}
+
+fn build_shim(prefix: &Path) {
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .opt_level(2)
+        .debug(false)
+        .flag("-fno-rtti")
+        .flag("-fno-exceptions")
+        .flag("-fvisibility=hidden")
+        .flag("-Wno-unused-parameter")
+        .define("NDEBUG", None)
+        .define("__STDC_CONSTANT_MACROS", None)
+        .define("__STDC_FORMAT_MACROS", None)
+        .define("__STDC_LIMIT_MACROS", None)
+        .flag(format!("-isystem{}", prefix.join("include").display()))
+        .cpp_link_stdlib(None);
+    let mut sources: Vec<_> = std::fs::read_dir("shim")
+        .expect("the folder shim")
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "cpp"))
+        .collect();
+    sources.sort();
+    build.files(sources).compile("hotbed_shim");
+}
+
+/// Writes the headers behind each other and a Rust table of their names and places.
+fn pack_headers(folder: &Path) {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    let mut files = Vec::new();
+    collect(folder, folder, &mut files);
+    files.sort();
+    let mut pack = Vec::new();
+    let mut table = String::from("&[\n");
+    for (name, path) in &files {
+        let bytes = std::fs::read(path).expect("a header of clang");
+        table += &format!("    ({name:?}, {}, {}),\n", pack.len(), bytes.len());
+        pack.extend_from_slice(&bytes);
+        // The lexer reads until a zero behind the contents.
+        pack.push(0);
+    }
+    table += "]\n";
+    std::fs::write(out.join("headers.pack"), pack).expect("writing headers.pack");
+    std::fs::write(out.join("headers.rs"), table).expect("writing headers.rs");
+}
+
+fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let name = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+        if LEFT_OUT.iter().any(|left_out| name.starts_with(left_out)) {
+            continue;
+        }
+        if path.is_dir() {
+            collect(root, &path, files);
+        } else {
+            files.push((name, path));
+        }
+    }
+}
+
+fn link(prefix: &Path, config: &Path) {
+    // A symbol that is missing is an error of this build, not of the first compilation.
+    println!("cargo:rustc-link-arg-cdylib=-Wl,-z,defs");
+    println!("cargo:rustc-link-search=native={}", prefix.join("lib").display());
+    for library in ["lldELF", "lldCommon"] {
+        println!("cargo:rustc-link-lib=static:-bundle={library}");
+    }
+    for library in CLANG {
+        println!("cargo:rustc-link-lib=static:-bundle=clang{library}");
+    }
+    let mut arguments = vec!["--link-static", "--libs"];
+    arguments.extend(COMPONENTS);
+    for library in llvm_config(config, &arguments).split_whitespace() {
+        if let Some(name) = library.strip_prefix("-l") {
+            println!("cargo:rustc-link-lib=static:-bundle={name}");
+        }
+    }
+    // Static as well, and hidden by the plugin's list of exports: a program must not find the back end's copies.
+    for (library, file) in [("stdc++", "libstdc++.a"), ("z", "libz.a"), ("zstd", "libzstd.a")] {
+        let output = Command::new("g++").arg(format!("-print-file-name={file}")).output().expect("g++");
+        let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        assert!(path.is_absolute(), "{file} is not installed: run scripts/setup");
+        if let Some(folder) = path.parent() {
+            println!("cargo:rustc-link-search=native={}", folder.display());
+        }
+        println!("cargo:rustc-link-lib=static:-bundle={library}");
+    }
+}
+
+fn llvm_config(config: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(config)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}: run scripts/setup", config.display()));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}

@@ -1,0 +1,196 @@
+// One run of the front end with code generation, in this process: what `clang -cc1 -emit-obj` does, into memory.
+#include "diagnostics.h"
+
+#include <chrono>
+
+#include "clang/AST/ASTConsumer.h"
+#include "clang/CodeGen/CodeGenAction.h"
+#include "clang/Frontend/CompilerInstance.h"
+#include "clang/Frontend/CompilerInvocation.h"
+#include "clang/Frontend/FrontendOptions.h"
+#include "clang/Frontend/MultiplexConsumer.h"
+#include "clang/Lex/PPCallbacks.h"
+#include "clang/Lex/Preprocessor.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/VirtualOutputBackend.h"
+#include "llvm/Support/VirtualOutputConfig.h"
+
+using namespace clang;
+using hotbed::text;
+using Clock = std::chrono::steady_clock;
+
+// What came out of a run.
+struct hb_object {
+  llvm::SmallVector<char, 0> bytes;
+  bool uses_time = false;
+  double frontend_ms = 0, codegen_ms = 0;
+};
+
+namespace {
+
+double since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+// Notices macros whose value is different the next time.
+class TimeMacros final : public PPCallbacks {
+public:
+  explicit TimeMacros(bool &used) : used(used) {}
+  void MacroExpands(const Token &name, const MacroDefinition &, SourceRange, const MacroArgs *) override {
+    llvm::StringRef macro = name.getIdentifierInfo()->getName();
+    used |= macro == "__DATE__" || macro == "__TIME__" || macro == "__TIMESTAMP__";
+  }
+
+private:
+  bool &used;
+};
+
+// Comes before the code generator and takes the time when it starts.
+class Mark final : public ASTConsumer {
+public:
+  explicit Mark(Clock::time_point &parsed) : parsed(parsed) {}
+  void HandleTranslationUnit(ASTContext &) override { parsed = Clock::now(); }
+
+private:
+  Clock::time_point &parsed;
+};
+
+class ObjectAction final : public EmitObjAction {
+public:
+  ObjectAction(hb_object &object, Clock::time_point &parsed) : object(object), parsed(parsed) {}
+
+protected:
+  std::unique_ptr<ASTConsumer> CreateASTConsumer(CompilerInstance &compiler, llvm::StringRef file) override {
+    compiler.getPreprocessor().addPPCallbacks(std::make_unique<TimeMacros>(object.uses_time));
+    auto generator = EmitObjAction::CreateASTConsumer(compiler, file);
+    if (!generator)
+      return nullptr;
+    std::vector<std::unique_ptr<ASTConsumer>> consumers;
+    consumers.push_back(std::make_unique<Mark>(parsed));
+    consumers.push_back(std::move(generator));
+    return std::make_unique<MultiplexConsumer>(std::move(consumers));
+  }
+
+private:
+  hb_object &object;
+  Clock::time_point &parsed;
+};
+
+// Takes what the front end would write to disk: the object.
+class OutputToMemory final : public llvm::vfs::OutputBackend {
+public:
+  explicit OutputToMemory(llvm::SmallVectorImpl<char> &bytes) : bytes(bytes) {}
+
+protected:
+  class File final : public llvm::vfs::OutputFileImpl {
+  public:
+    explicit File(llvm::SmallVectorImpl<char> &bytes) : stream(bytes) {}
+    llvm::Error keep() override { return llvm::Error::success(); }
+    llvm::Error discard() override { return llvm::Error::success(); }
+    llvm::raw_pwrite_stream &getOS() override { return stream; }
+
+  private:
+    llvm::raw_svector_ostream stream;
+  };
+
+  llvm::IntrusiveRefCntPtr<OutputBackend> cloneImpl() const override {
+    return llvm::makeIntrusiveRefCnt<OutputToMemory>(bytes);
+  }
+
+  llvm::Expected<std::unique_ptr<llvm::vfs::OutputFileImpl>>
+  createFileImpl(llvm::StringRef, std::optional<llvm::vfs::OutputConfig>) override {
+    bytes.clear();
+    return std::make_unique<File>(bytes);
+  }
+
+private:
+  llvm::SmallVectorImpl<char> &bytes;
+};
+
+void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool color, hb_messages &messages, hb_object &object) {
+  auto start = Clock::now(), parsed = start;
+  auto invocation = std::make_shared<CompilerInvocation>();
+  DiagnosticOptions early;
+  early.ShowColors = color;
+  {
+    hotbed::Collector collector(messages, early, color);
+    DiagnosticsEngine engine(DiagnosticIDs::create(), early, &collector, false);
+    if (!CompilerInvocation::CreateFromArgs(*invocation, arguments, engine, "clang")) {
+      messages.failed = true;
+      return;
+    }
+  }
+  // The driver lets a front end that is a process of its own leave its memory to the system; here it is given back.
+  invocation->getFrontendOpts().DisableFree = false;
+  invocation->getCodeGenOpts().DisableFree = false;
+  auto &llvm_arguments = invocation->getFrontendOpts().LLVMArgs;
+  if (!llvm_arguments.empty()) {
+    std::vector<const char *> list{"clang (LLVM option parsing)"};
+    for (auto &argument : llvm_arguments)
+      list.push_back(argument.c_str());
+    std::string complaint;
+    llvm::raw_string_ostream out(complaint);
+    bool understood = llvm::cl::ParseCommandLineOptions(list.size(), list.data(), "", &out);
+    if (!understood) {
+      messages.failed = true;
+      messages.list.push_back({3, 0, 0, "", complaint});
+      messages.rendered += complaint;
+      return;
+    }
+  }
+  CompilerInstance compiler(invocation);
+  compiler.setVirtualFileSystem(files->system);
+  hotbed::Collector collector(messages, compiler.getDiagnosticOpts(), color);
+  compiler.createDiagnostics(&collector, /*ShouldOwnClient=*/false);
+  compiler.setVerboseOutputStream(collector.out());
+  compiler.createFileManager();
+  compiler.setOutputManager(llvm::makeIntrusiveRefCnt<OutputToMemory>(object.bytes));
+  ObjectAction action(object, parsed);
+  bool ok = compiler.ExecuteAction(action);
+  collector.out().flush();
+  messages.failed |= !ok || compiler.getDiagnostics().hasErrorOccurred();
+  object.frontend_ms = std::chrono::duration<double, std::milli>(parsed - start).count();
+  object.codegen_ms = since(parsed);
+  if (!llvm_arguments.empty())
+    llvm::cl::ResetAllOptionOccurrences();
+}
+
+} // namespace
+
+extern "C" {
+
+// Runs the front end with `arguments` (those of a job, after -cc1) and returns the object, or null after an error, which is
+// in `messages`. Arguments that contain -mllvm change LLVM for the whole process while it runs: the caller lets no other
+// run go on beside such a one. Otherwise any thread. Owned, hb_object_free.
+hb_object *hb_compile(hb_files *files, const hb_slice *arguments, size_t count, bool color, hb_messages *messages) {
+  auto object = std::make_unique<hb_object>();
+  std::vector<std::string> owned;
+  for (size_t i = 0; i < count; i++)
+    owned.push_back(text(arguments[i]).str());
+  std::vector<const char *> pointers;
+  for (auto &argument : owned)
+    pointers.push_back(argument.c_str());
+  std::string reason;
+  if (!hotbed::guarded([&] { run(files, pointers, color, *messages, *object); }, reason)) {
+    messages->failed = true;
+    messages->list.push_back({3, 0, 0, "", "error in the back end: " + reason});
+    messages->rendered += "error: error in the back end: " + reason + "\n";
+    // What the interrupted run still refers to must not be freed under it.
+    (void)object.release();
+    return nullptr;
+  }
+  return messages->failed ? nullptr : object.release();
+}
+
+void hb_object_free(hb_object *object) { delete object; }
+
+// Borrowed from `object`.
+hb_slice hb_object_bytes(const hb_object *object) { return {object->bytes.data(), object->bytes.size()}; }
+
+// Whether __DATE__, __TIME__ or __TIMESTAMP__ was used.
+bool hb_object_uses_time(const hb_object *object) { return object->uses_time; }
+
+double hb_object_frontend_ms(const hb_object *object) { return object->frontend_ms; }
+
+double hb_object_codegen_ms(const hb_object *object) { return object->codegen_ms; }
+}

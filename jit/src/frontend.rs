@@ -1,0 +1,13 @@
+//! From sources, IR and bitcode to objects: clang's driver works out the jobs, its front end runs them in this process.
+
+mod driver;
+mod headers;
+mod jobs;
+mod messages;
+mod sources;
+
+pub(crate) use driver::{Piece, Place, ask};
+pub(crate) use jobs::{compile, shown};
+pub(crate) use messages::to_diagnostics;
+use sources::Prepared;
+pub(crate) use sources::{prepare, read};

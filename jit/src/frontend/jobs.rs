@@ -1,0 +1,152 @@
+//! Runs of clang's front end, several at once when a unit has several sources.
+
+use super::Prepared;
+use super::driver::{Piece, Place, ask};
+use super::headers::{self, RESOURCES};
+use super::messages::failure;
+use crate::shim::{File, Files, Job, JobKind, Messages, Object};
+use hotbed_loader::boundary::{Failure, FailureKind};
+use parking_lot::{Mutex, RwLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Stack of a thread that compiles, in bytes: clang recurses as deep as its input, and untouched pages cost nothing.
+const STACK: usize = 64 << 20;
+
+/// `-mllvm` sets options of LLVM for the whole process: a compilation with one runs alone.
+static LLVM_OPTIONS: RwLock<()> = RwLock::new(());
+
+/// The result of one run of the front end.
+pub(crate) struct CompiledObject {
+    /// The source's name.
+    pub(crate) name: String,
+    /// The ELF object.
+    pub(crate) object: Object,
+    /// What was said on the way.
+    pub(crate) messages: Messages,
+}
+
+/// What compiling came to.
+pub(crate) struct Compiled {
+    /// One object an input, in order.
+    pub(crate) objects: Vec<CompiledObject>,
+    /// Messages of the driver.
+    pub(crate) messages: Messages,
+    /// Paths that were read (0), looked for in vain (1), listed (2).
+    pub(crate) seen: Vec<(Vec<u8>, u8)>,
+    /// Milliseconds for parsing and for code generation, scaled to the time that went by.
+    pub(crate) times: (f64, f64),
+    /// The processor that code was generated for, as LLVM calls it.
+    pub(crate) cpu: String,
+    /// The front end's lines.
+    pub(crate) log: Vec<String>,
+}
+
+/// Compiles sources, in parallel when there are several.
+///
+/// # Errors
+/// Usage for flags that clang does not take, else what clang says of the first source that does not compile.
+pub(crate) fn compile(
+    sources: &[Prepared<'_>],
+    flags: &[&str],
+    place: &Place<'_>,
+    color: bool,
+) -> Result<Compiled, Failure> {
+    let start = Instant::now();
+    let mut line: Vec<Piece<'_>> = flags.iter().map(|flag| Piece::Flag(flag)).collect();
+    // Last, so that they hold whatever the flags say: an image is position-independent.
+    line.extend([Piece::Flag("-fPIC"), Piece::Flag("-c")]);
+    for source in sources {
+        line.extend([
+            Piece::Flag("-x"),
+            Piece::Flag(source.driver_language),
+            Piece::Input(source.path.as_ref()),
+        ]);
+    }
+    let answer = ask(&line, place, color)?;
+    if answer.jobs.len() != sources.len() || answer.jobs.iter().any(|job| job.kind != JobKind::Compile) {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "cannot compile with these flags: they ask for more than one object a source (several targets, \
+             -save-temps, -no-integrated-as and the like)",
+        ));
+    }
+    let inputs: Vec<File<'_>> = sources
+        .iter()
+        .filter_map(|source| {
+            let contents = source.contents.as_ref()?;
+            Some(File { path: source.path.as_ref().into(), contents: contents.bytes().into() })
+        })
+        .collect();
+    let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
+    let mut objects = Vec::with_capacity(sources.len());
+    for (source, (object, messages)) in sources.iter().zip(run(&files, &answer.jobs, color)) {
+        let name = source.path.to_string();
+        match object {
+            Some(object) => objects.push(CompiledObject { name, object, messages }),
+            None => return Err(failure(FailureKind::Compile, &format!("compile {name}"), &messages)),
+        }
+    }
+    let (frontend, codegen) =
+        objects.iter().map(|o| o.object.times()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let passed = start.elapsed().as_secs_f64() * 1e3;
+    let share = if frontend + codegen > 0.0 { codegen / (frontend + codegen) } else { 0.0 };
+    let after = |job: &Job, flag: &str| job.arguments.iter().skip_while(|a| *a != flag).nth(1).cloned();
+    let mut seen = answer.seen;
+    seen.extend(files.seen());
+    Ok(Compiled {
+        objects,
+        messages: answer.messages,
+        seen,
+        times: (passed * (1.0 - share), passed * share),
+        cpu: answer.jobs.first().and_then(|job| after(job, "-target-cpu")).unwrap_or_default(),
+        log: answer.jobs.iter().map(|job| format!("clang {}", shown(&job.arguments))).collect(),
+    })
+}
+
+/// Runs the jobs on as many threads as there are processors.
+fn run(files: &Files, jobs: &[Job], color: bool) -> Vec<(Option<Object>, Messages)> {
+    let alone = jobs.iter().any(|job| job.arguments.iter().any(|argument| argument == "-mllvm"));
+    let _shared = (!alone).then(|| LLVM_OPTIONS.read());
+    let _exclusive = alone.then(|| LLVM_OPTIONS.write());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if alone { 1 } else { processors.min(jobs.len()) };
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<(Option<Object>, Messages)>>> =
+        jobs.iter().map(|_| Mutex::new(None)).collect();
+    let work = || {
+        while let Some((job, result)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            jobs.get(index).zip(results.get(index))
+        } {
+            let messages = Messages::new();
+            let object = files.compile(&job.arguments[1..], color, &messages);
+            *result.lock() = Some((object, messages));
+        }
+    };
+    // This thread has the stack for it and blocks signals, and new threads inherit the mask. Where no thread can be
+    // had, this one does all the work.
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            let builder = std::thread::Builder::new().name("hotbed compile".into()).stack_size(STACK);
+            if builder.spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    results.into_iter().map(|result| result.into_inner().unwrap_or_else(|| (None, Messages::new()))).collect()
+}
+
+/// Arguments as a shell would take them.
+pub(crate) fn shown(arguments: &[String]) -> String {
+    let quote = |argument: &String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:%@".contains(c);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument.clone()
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
+        }
+    };
+    arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
+}

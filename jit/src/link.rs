@@ -1,0 +1,13 @@
+//! From objects and archives to an image: checked, linked by lld in this process, sealed.
+
+mod archive;
+mod check;
+mod image;
+mod libraries;
+mod line;
+mod lld;
+mod own_object;
+
+pub(crate) use archive::check_archive;
+pub(crate) use check::check_object;
+pub(crate) use image::{LinkInput, LinkWishes, link_image};

@@ -1,0 +1,134 @@
+//! The linker's line: what clang's driver makes of the flags, and what makes the result an image.
+
+use super::libraries::settle_libraries;
+use crate::frontend::{self, Piece, Place};
+use crate::shim::JobKind;
+use hotbed_loader::boundary::{Failure, FailureKind};
+use std::path::PathBuf;
+
+/// A line for lld and the places where the driver and the linker look in vain.
+pub(crate) struct Line {
+    /// lld's arguments.
+    pub(crate) arguments: Vec<String>,
+    /// What the driver read (0), looked for in vain (1), listed (2).
+    pub(crate) seen: Vec<(Vec<u8>, u8)>,
+    /// Where a library was looked for and not found.
+    pub(crate) missing: Vec<PathBuf>,
+}
+
+/// A flag or a file.
+pub(crate) enum LinePiece {
+    /// A flag of the driver.
+    Flag(String),
+    /// The path of an object or archive.
+    File(String),
+}
+
+/// What is particular to one link.
+pub(crate) struct Wishes<'a> {
+    /// Flags, objects and archives in the order of the command line.
+    pub(crate) inputs: Vec<LinePiece>,
+    /// The C++ run-time library is wanted.
+    pub(crate) cpp: bool,
+    /// `SONAME`.
+    pub(crate) soname: &'a str,
+    /// Symbol to take out of archives.
+    pub(crate) entry: Option<&'a str>,
+    /// Path of the image.
+    pub(crate) output: &'a str,
+    /// Path for the list of files that were read.
+    pub(crate) dependencies: &'a str,
+    /// Path of the object with the note.
+    pub(crate) own_object: &'a str,
+}
+
+/// Works out the line.
+///
+/// # Errors
+/// Usage when clang's driver does not take the flags.
+pub(crate) fn line(wishes: &Wishes<'_>, place: &Place<'_>) -> Result<Line, Failure> {
+    let mut question = vec![
+        Piece::Flag(if wishes.cpp { "--driver-mode=g++" } else { "--driver-mode=gcc" }),
+        // The start files belong to executables and libraries of the system; what an image needs of them it has itself.
+        Piece::Flag("-shared"),
+        Piece::Flag("-nostartfiles"),
+        Piece::Flag("-o"),
+        Piece::Input(wishes.output),
+    ];
+    question.extend(wishes.inputs.iter().map(|input| match input {
+        LinePiece::Flag(flag) => Piece::Flag(flag),
+        LinePiece::File(path) => Piece::Input(path),
+    }));
+    let answer = frontend::ask(&question, place, false)?;
+    let driver = answer.jobs.into_iter().find(|job| job.kind == JobKind::Link).map(|job| job.arguments);
+    let driver = driver.ok_or_else(|| {
+        Failure::new(FailureKind::Usage, "cannot link with these flags: they leave out the linker")
+    })?;
+    let mut arguments = implied(wishes);
+    // A host's own linker plugins and program interpreters are not for lld in this process.
+    let mut skip = 0;
+    for argument in driver {
+        match argument.as_str() {
+            _ if skip > 0 => skip -= 1,
+            "-plugin" => skip = 1,
+            "-dynamic-linker" => skip = 1,
+            _ => arguments.push(argument),
+        }
+    }
+    arguments.push(wishes.own_object.to_owned());
+    let missing = settle_libraries(&mut arguments, place.directory);
+    Ok(Line { arguments, seen: answer.seen, missing })
+}
+
+/// What every image is linked with; the user's `-Wl` comes later and wins.
+fn implied(wishes: &Wishes<'_>) -> Vec<String> {
+    let mut arguments: Vec<String> = [
+        "--threads=1",
+        // A sealed image binds its own strong definitions to itself; weak ones get one address in the process.
+        "-Bsymbolic-non-weak",
+        // Relative relocations in a few hundred bytes.
+        "-z",
+        "pack-relative-relocs",
+        // Everything is bound before the first call: one dense table of imports, read-only afterwards.
+        "-z",
+        "now",
+        "--build-id=fast",
+        "--color-diagnostics=never",
+        "-soname",
+        wishes.soname,
+    ]
+    .map(str::to_owned)
+    .into();
+    arguments.push(format!("--dependency-file={}", wishes.dependencies));
+    if let Some(entry) = wishes.entry {
+        arguments.push(format!("--undefined={entry}"));
+    }
+    arguments
+}
+
+/// The paths in a dependency file as lld writes it, in the syntax of make, without the target.
+pub(crate) fn read_dependencies(text: &str) -> Vec<PathBuf> {
+    // The first rule is `target: \` and a path a line; phony rules without prerequisites follow.
+    let rule = text.split("\n\n").next().unwrap_or_default();
+    let unescape = |line: &str| line.replace("\\ ", " ").replace("\\#", "#").replace("$$", "$");
+    rule.lines()
+        .skip(1)
+        .map(|line| line.trim_start().trim_end_matches(" \\").trim_end())
+        .filter(|line| !line.is_empty() && !line.starts_with("/proc/self/fd/"))
+        .map(|line| PathBuf::from(unescape(line)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_read_and_files_in_memory_left_out() {
+        let text = "/proc/self/fd/4: \\\n  /proc/self/fd/5 \\\n  /usr/lib/a\\ b.so \\\n  /lib/libc.so.6\n\n/usr/lib/a\\ b.so:\n";
+        assert_eq!(
+            read_dependencies(text),
+            [PathBuf::from("/usr/lib/a b.so"), PathBuf::from("/lib/libc.so.6")]
+        );
+    }
+}

@@ -1,0 +1,34 @@
+//! The object that makes a shared object an image: the note with `__dso_handle` at its start, and the metadata.
+
+use hotbed_loader::image::note::{DSO_HANDLE, METADATA_SECTION, Metadata, NOTE_SECTION, note_bytes};
+use object::write::{Object, Symbol, SymbolSection};
+use object::{
+    Architecture, BinaryFormat, Endianness, SectionFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
+    elf,
+};
+
+/// The object as bytes.
+///
+/// # Errors
+/// When it cannot be written, which is a defect.
+pub(crate) fn own_object(metadata: &Metadata) -> Result<Vec<u8>, object::write::Error> {
+    let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+    let note = object.add_section(Vec::new(), NOTE_SECTION.into(), SectionKind::Note);
+    object.section_mut(note).flags = SectionFlags::Elf { sh_type: elf::SHT_NOTE, sh_flags: elf::SHF_ALLOC };
+    object.append_section_data(note, &note_bytes(), 4);
+    let own = object.add_section(Vec::new(), METADATA_SECTION.into(), SectionKind::Other);
+    object.append_section_data(own, &metadata.encode(), 1);
+    let stack = object.add_section(Vec::new(), b".note.GNU-stack".into(), SectionKind::Other);
+    object.section_mut(stack).data_mut();
+    object.add_symbol(Symbol {
+        name: DSO_HANDLE.into(),
+        value: 0,
+        size: 0,
+        kind: SymbolKind::Data,
+        scope: SymbolScope::Linkage,
+        weak: false,
+        section: SymbolSection::Section(note),
+        flags: SymbolFlags::None,
+    });
+    object.write()
+}

@@ -1,0 +1,43 @@
+//! What goes between a host and a back end: bytes, names, addresses and plain options; no LLVM type.
+//!
+//! One implementation serves three ways across: a trait object in one process ([`BackEnd`]), a table of functions
+//! exported by the plugin ([`BackEndTable`]), and messages to a worker. All three carry the same encoded [`Request`]
+//! and [`Reply`], and the finished image as a descriptor of an in-memory file.
+
+mod reply;
+mod request;
+mod table;
+
+pub use reply::{
+    Counts, Dependency, Diagnostic, Failure, FailureKind, Phases, Reply, Severity, decode as decode_answer,
+    encode as encode_answer,
+};
+pub use request::{Argument, Content, Input, Lang, Request};
+pub use table::{BackEndTable, RawReply, TABLE_SYMBOL, TableFunction};
+
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+/// Identity of this build of Hotbed: two parts that do not agree in it do not talk to each other, and an entry of
+/// the store made by another build is not used. A hash over the sources of the loader and the back end and the
+/// version of LLVM.
+pub const BUILD: &str = env!("HOTBED_BUILD");
+
+/// [`BUILD`] for the plugin's table.
+pub const BUILD_ZERO_TERMINATED: &CStr =
+    match CStr::from_bytes_with_nul(concat!(env!("HOTBED_BUILD"), "\0").as_bytes()) {
+        Ok(build) => build,
+        Err(_) => c"",
+    };
+
+/// Something that turns inputs into an image.
+pub trait BackEnd: Send + Sync {
+    /// Compiles and links the inputs of `request` into one image.
+    ///
+    /// Any thread may call it, several at once. The image comes back in an in-memory file that the caller owns,
+    /// positioned anywhere.
+    ///
+    /// # Errors
+    /// What was wrong with which input, with the compiler's diagnostics.
+    fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure>;
+}

@@ -1,0 +1,225 @@
+//! What a host asks of a back end.
+
+use crate::codec::{CodecError, Reader, Writer};
+use std::path::PathBuf;
+
+/// One compilation: everything in it becomes one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Name of the unit, for messages and as the image's `SONAME`.
+    pub unit: String,
+    /// Flags and inputs in the order of a command line; the order matters for libraries and archives.
+    pub arguments: Vec<Argument>,
+    /// Absolute path against which relative paths are resolved.
+    pub directory: PathBuf,
+    /// The environment variables that a compiler consults ([`Request::ENVIRONMENT`]), where they are set.
+    pub environment: Vec<(String, String)>,
+    /// A symbol that must be taken out of archives even when nothing refers to it (the entry point of a program).
+    pub entry: Option<String>,
+    /// Take every member of archives, needed or not.
+    pub whole_archives: bool,
+    /// Render diagnostics with terminal colours.
+    pub color: bool,
+}
+
+/// A piece of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// A flag as clang's driver takes it; a flag and its value may be two of these.
+    Flag(String),
+    /// Something to compile or link.
+    Input(Input),
+}
+
+/// Something to compile or link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// What it is.
+    pub lang: Lang,
+    /// Where it is.
+    pub content: Content,
+}
+
+/// Kinds of input a back end takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Lang {
+    /// C source.
+    C = 0,
+    /// C++ source.
+    Cpp = 1,
+    /// LLVM IR as text.
+    Ir = 2,
+    /// LLVM bitcode.
+    Bitcode = 3,
+    /// A relocatable ELF object.
+    Object = 4,
+    /// An `ar` archive of objects.
+    Archive = 5,
+}
+
+/// Where an input's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A file, named as the user named it.
+    File(PathBuf),
+    /// Bytes in memory and the name they go by in messages.
+    Bytes {
+        /// File name for diagnostics and `__FILE__`; nothing is read from there.
+        name: String,
+        /// The contents.
+        bytes: Vec<u8>,
+    },
+}
+
+impl Request {
+    /// Environment variables that change what clang's driver, its front end or lld do.
+    pub const ENVIRONMENT: [&'static str; 12] = [
+        "CPATH",
+        "C_INCLUDE_PATH",
+        "CPLUS_INCLUDE_PATH",
+        "OBJC_INCLUDE_PATH",
+        "OBJCPLUS_INCLUDE_PATH",
+        "LIBRARY_PATH",
+        "COMPILER_PATH",
+        "GCC_EXEC_PREFIX",
+        "CCC_OVERRIDE_OPTIONS",
+        "CLANG_CONFIG_PATH",
+        "SOURCE_DATE_EPOCH",
+        "SYSROOT",
+    ];
+
+    /// The inputs, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = &Input> {
+        self.arguments.iter().filter_map(|argument| match argument {
+            Argument::Input(input) => Some(input),
+            Argument::Flag(_) => None,
+        })
+    }
+
+    /// The request as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.text(&self.unit);
+        w.list(&self.arguments, |w, argument| match argument {
+            Argument::Flag(flag) => {
+                w.u8(0);
+                w.text(flag);
+            }
+            Argument::Input(input) => {
+                w.u8(1);
+                w.u8(input.lang as u8);
+                match &input.content {
+                    Content::File(path) => {
+                        w.u8(0);
+                        w.path(path);
+                    }
+                    Content::Bytes { name, bytes } => {
+                        w.u8(1);
+                        w.text(name);
+                        w.bytes(bytes);
+                    }
+                }
+            }
+        });
+        w.path(&self.directory);
+        w.list(&self.environment, |w, (name, value)| {
+            w.text(name);
+            w.text(value);
+        });
+        w.option(self.entry.as_ref(), |w, entry| w.text(entry));
+        w.bool(self.whole_archives);
+        w.bool(self.color);
+        w.finish()
+    }
+
+    /// A request from its bytes.
+    ///
+    /// # Errors
+    /// When they are not what [`Request::encode`] makes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::new(bytes);
+        Ok(Self {
+            unit: r.text()?.to_owned(),
+            arguments: r.list(|r| match r.u8()? {
+                0 => Ok(Argument::Flag(r.text()?.to_owned())),
+                1 => Ok(Argument::Input(Input {
+                    lang: Lang::from_tag(r.u8()?).ok_or(CodecError("an unknown language"))?,
+                    content: match r.u8()? {
+                        0 => Content::File(r.path()?),
+                        1 => Content::Bytes { name: r.text()?.to_owned(), bytes: r.bytes()?.to_vec() },
+                        _ => return Err(CodecError("an unknown kind of content")),
+                    },
+                })),
+                _ => Err(CodecError("an unknown kind of argument")),
+            })?,
+            directory: r.path()?,
+            environment: r.list(|r| Ok((r.text()?.to_owned(), r.text()?.to_owned())))?,
+            entry: r.option(|r| Ok(r.text()?.to_owned()))?,
+            whole_archives: r.bool()?,
+            color: r.bool()?,
+        })
+    }
+}
+
+impl Lang {
+    /// The language a file name's suffix stands for.
+    pub fn of_suffix(suffix: &str) -> Option<Self> {
+        Some(match suffix {
+            "c" => Self::C,
+            "cc" | "cpp" | "cxx" | "c++" | "C" | "cp" | "CPP" => Self::Cpp,
+            "ll" => Self::Ir,
+            "bc" => Self::Bitcode,
+            "o" => Self::Object,
+            "a" => Self::Archive,
+            _ => return None,
+        })
+    }
+
+    /// The language with that discriminant.
+    pub fn from_tag(tag: u8) -> Option<Self> {
+        [Self::C, Self::Cpp, Self::Ir, Self::Bitcode, Self::Object, Self::Archive]
+            .get(usize::from(tag))
+            .copied()
+    }
+}
+
+impl Content {
+    /// What messages call it.
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Self::File(path) => path.to_string_lossy(),
+            Self::Bytes { name, .. } => name.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_the_boundary() {
+        let request = Request {
+            unit: "u".into(),
+            arguments: vec![
+                Argument::Flag("-O2".into()),
+                Argument::Input(Input { lang: Lang::Cpp, content: Content::File("a.cpp".into()) }),
+                Argument::Input(Input {
+                    lang: Lang::Object,
+                    content: Content::Bytes { name: "o".into(), bytes: vec![1, 2] },
+                }),
+            ],
+            directory: "/".into(),
+            environment: vec![("CPATH".into(), "x".into())],
+            entry: Some("main".into()),
+            whole_archives: true,
+            color: false,
+        };
+        let bytes = request.encode();
+        assert_eq!(Request::decode(&bytes), Ok(request));
+        for end in 0..bytes.len() {
+            assert!(Request::decode(&bytes[..end]).is_err());
+        }
+    }
+}

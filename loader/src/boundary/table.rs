@@ -1,0 +1,40 @@
+//! The back end as a plugin shows it: one exported function that gives a table of functions.
+
+use std::ffi::{CStr, c_char};
+
+/// Name of the one symbol that the plugin exports, a [`TableFunction`].
+pub const TABLE_SYMBOL: &CStr = c"hotbed_back_end";
+
+/// Gives the plugin's table, which lives as long as the plugin is open.
+pub type TableFunction = unsafe extern "C" fn() -> *const BackEndTable;
+
+/// What a plugin offers. The first two fields never move, so that a host can tell a plugin of another build from
+/// its own before it calls anything else.
+#[repr(C)]
+pub struct BackEndTable {
+    /// Size of this struct in bytes.
+    pub size: usize,
+    /// [`super::BUILD`] of the plugin, zero-terminated.
+    pub build: *const c_char,
+    /// Carries out an encoded request of `length` bytes at `request`. Any thread, several at once; never unwinds.
+    pub compile: unsafe extern "C" fn(request: *const u8, length: usize) -> RawReply,
+    /// Gives the bytes of a reply back; the image's descriptor is the caller's and stays open.
+    pub release: unsafe extern "C" fn(reply: RawReply),
+}
+
+// SAFETY: the table is immutable and `build` points to a static string; the functions may be called by any thread.
+unsafe impl Sync for BackEndTable {}
+
+/// An encoded answer, owned by the plugin until it is released.
+#[repr(C)]
+#[derive(Debug)]
+pub struct RawReply {
+    /// First byte of the answer ([`super::decode_answer`]).
+    pub bytes: *mut u8,
+    /// How many bytes it has.
+    pub length: usize,
+    /// How many it has room for; the plugin's business.
+    pub capacity: usize,
+    /// Descriptor of the image, owned by the caller; -1 when there is none.
+    pub image: i32,
+}

@@ -1,0 +1,157 @@
+//! What can go wrong while loading, by name.
+
+use crate::image::ImageError;
+use crate::layers::Layer;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Something could not be loaded or defined.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system gave no memory.
+    #[error("cannot map {unit}: {source}")]
+    Map {
+        /// Name of the unit.
+        unit: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The image is damaged or unsuitable.
+    #[error("cannot load {unit}: {source}")]
+    Image {
+        /// Name of the unit.
+        unit: String,
+        /// The reason.
+        source: ImageError,
+    },
+    /// A shared library could not be opened.
+    #[error("cannot open library {name}{}: {reason}", needed_by.as_ref().map(|unit| format!(", needed by {unit}")).unwrap_or_default())]
+    Library {
+        /// The library.
+        name: String,
+        /// The unit that needs it, unless the host asked for it.
+        needed_by: Option<String>,
+        /// `dlerror`'s words.
+        reason: String,
+    },
+    /// Symbols that nobody has.
+    #[error("{}", Lines { unit, symbols, asked })]
+    Unresolved {
+        /// Name of the unit.
+        unit: String,
+        /// The symbols.
+        symbols: Vec<Unresolved>,
+        /// Where they were looked for, in this order.
+        asked: Vec<Layer>,
+    },
+    /// An image that this one is bound to was being started by another thread, which failed.
+    #[error("cannot load {unit}: a unit that it uses could not be initialised")]
+    Uninitialised {
+        /// Name of the unit.
+        unit: String,
+    },
+    /// The host has defined the symbol before, with another address.
+    #[error("cannot define {name}: it is defined already, at another address")]
+    Redefined {
+        /// The symbol.
+        name: String,
+    },
+}
+
+/// A symbol that nobody has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unresolved {
+    /// Its name.
+    pub name: String,
+    /// The name as C++ or Rust source has it, if it is mangled.
+    pub demangled: Option<String>,
+    /// The version it must have.
+    pub version: Option<String>,
+}
+
+impl Unresolved {
+    /// A symbol of that name, which gets demangled.
+    pub fn new(name: &str, version: Option<&str>) -> Self {
+        Self { name: name.to_owned(), demangled: demangle(name), version: version.map(str::to_owned) }
+    }
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.demangled {
+            Some(demangled) => write!(f, "{demangled} ({})", self.name)?,
+            None => f.write_str(&self.name)?,
+        }
+        match &self.version {
+            Some(version) => write!(f, " of version {version}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a mangled C++ name stands for.
+pub fn demangle(name: &str) -> Option<String> {
+    if !name.starts_with("_Z") {
+        return None;
+    }
+    // Names come from files: a nested one must not exhaust the stack.
+    let options = cpp_demangle::ParseOptions::default().recursion_limit(128);
+    let symbol = cpp_demangle::Symbol::new_with_options(name, &options).ok()?;
+    let options = cpp_demangle::DemangleOptions::default().recursion_limit(128);
+    symbol.demangle_with_options(&options).ok()
+}
+
+/// One line a symbol.
+struct Lines<'a> {
+    unit: &'a str,
+    symbols: &'a [Unresolved],
+    asked: &'a [Layer],
+}
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { unit, symbols, asked } = self;
+        for (at, symbol) in symbols.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "unresolved symbol {symbol}, needed by {unit}")?;
+            if !asked.is_empty() {
+                f.write_str("; asked: ")?;
+                for (at, layer) in asked.iter().enumerate() {
+                    write!(f, "{}{layer}", if at > 0 { ", " } else { "" })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unresolved_symbols_are_told_in_a_line_each() {
+        let error = LoadError::Unresolved {
+            unit: "u".into(),
+            symbols: vec![Unresolved::new("_Z4nopei", None), Unresolved::new("old", Some("V_1"))],
+            asked: vec![Layer::Unit, Layer::Process],
+        };
+        assert_eq!(
+            error.to_string(),
+            "unresolved symbol nope(int) (_Z4nopei), needed by u; asked: the unit itself, the process\n\
+             unresolved symbol old of version V_1, needed by u; asked: the unit itself, the process"
+        );
+    }
+}

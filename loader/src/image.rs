@@ -1,0 +1,422 @@
+//! Images: the format, and mapping, binding, initialising and ending one.
+//!
+//! The way of an image through this folder: [`map`] makes memory of a file, reading `headers` and the `dynamic`
+//! section; [`bind`] resolves what it needs through [`crate::layers`] and relocates it; `lifecycle` calls its
+//! constructors. An [`Image`] is what comes out of that, held by an `Arc`: as long as it is held, by the host or by
+//! another image that is bound to it, its code may be called.
+
+pub(crate) mod bind;
+mod decisions;
+pub(crate) mod dynamic;
+pub(crate) mod elf;
+mod error;
+pub(crate) mod headers;
+mod lifecycle;
+pub(crate) mod map;
+pub mod note;
+pub(crate) mod place;
+mod ready;
+pub(crate) mod symbols;
+pub(crate) mod tls;
+mod unwind;
+pub(crate) mod versions;
+
+pub use error::ImageError;
+pub use map::ImageSource;
+
+use crate::layers::Value;
+use crate::loader::{Library, List};
+use crate::sys::arguments::ProgramArguments;
+use crate::sys::memory::{Access, page_down};
+use crate::sys::unwind::Registration;
+use bind::{Applied, Plan};
+use decisions::Decisions;
+use elf::{SHN_ABS, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_TLS};
+use lifecycle::End;
+use map::Mapped;
+use place::Place;
+use ready::Ready;
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use symbols::{Name, Symbols};
+use tls::Reference;
+use tls::ends::Pending;
+
+/// What a symbol is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SymbolKind {
+    /// A function, or something of no known kind.
+    Function,
+    /// A variable.
+    Data,
+    /// A thread-local variable.
+    Tls,
+    /// A function that was chosen at load out of several.
+    IndirectFunction,
+}
+
+impl SymbolKind {
+    pub(crate) fn of(symbol: &elf::Symbol) -> Self {
+        match symbol.kind() {
+            STT_TLS => Self::Tls,
+            STT_GNU_IFUNC => Self::IndirectFunction,
+            elf::STT_OBJECT | elf::STT_COMMON => Self::Data,
+            STT_FUNC => Self::Function,
+            // An assembler's label: nobody knows.
+            _ => Self::Function,
+        }
+    }
+}
+
+/// An exported definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Definition {
+    /// Where it is; for a thread-local variable, the calling thread's instance.
+    pub address: usize,
+    /// What it is.
+    pub kind: SymbolKind,
+    /// Whether it is weak or otherwise shared with other units.
+    pub weak: bool,
+    /// Bytes, 0 if unknown.
+    pub size: u64,
+}
+
+/// The name of an exported definition, and what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Export<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it is.
+    pub kind: SymbolKind,
+    /// Whether it is weak or otherwise shared with other units.
+    pub weak: bool,
+    /// Bytes, 0 if unknown.
+    pub size: u64,
+}
+
+/// Something that an image needs from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// Its name.
+    pub name: String,
+    /// The version it must have.
+    pub version: Option<String>,
+    /// `SONAME` of the library that the version is of.
+    pub library: Option<String>,
+    /// Whether it may be missing.
+    pub weak: bool,
+}
+
+/// How long the parts of loading took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadTimes {
+    /// Opening, mapping and reading the tables.
+    pub map: Duration,
+    /// Opening libraries, resolving, relocating, protecting, registering unwind tables.
+    pub bind: Duration,
+    /// Constructors.
+    pub init: Duration,
+}
+
+/// A mapped, bound and initialised image.
+///
+/// Any thread may use it. When the last `Arc` goes, in whichever thread that is, its destructors run, then it is
+/// unmapped; if a thread still has destructors of its thread-local variables to call, it stays for good instead.
+pub struct Image {
+    name: Box<str>,
+    times: OnceLock<LoadTimes>,
+    shared: Decisions,
+    ready: Ready,
+    list: List,
+    body: ManuallyDrop<Body>,
+}
+
+/// What goes with the memory, in the order in which it must go.
+struct Body {
+    end: OnceLock<End>,
+    unwind: OnceLock<Option<Registration>>,
+    pending: Option<Pending>,
+    module: Option<tls::Module>,
+    /// Pointed to by TLS descriptors.
+    _references: Vec<Arc<Reference>>,
+    mapped: Mapped,
+    images: Vec<Arc<Image>>,
+    _libraries: Vec<Arc<Library>>,
+}
+
+/// What an image is made of.
+pub(crate) struct Parts {
+    pub(crate) name: Box<str>,
+    pub(crate) mapped: Mapped,
+    pub(crate) module: Option<tls::Module>,
+    pub(crate) images: Vec<Arc<Image>>,
+    pub(crate) libraries: Vec<Arc<Library>>,
+    pub(crate) list: List,
+}
+
+impl Image {
+    /// An image that is relocated but for what `applied` has put off, and not initialised.
+    pub(crate) fn new(parts: Parts, plan: Plan, applied: &mut Applied) -> Self {
+        let Parts { name, mapped, module, images, libraries, list } = parts;
+        Self {
+            name,
+            times: OnceLock::new(),
+            shared: Decisions::new(plan.shared),
+            ready: Ready::new(),
+            list,
+            body: ManuallyDrop::new(Body {
+                end: OnceLock::new(),
+                unwind: OnceLock::new(),
+                pending: plan.thread_ends.then(|| Pending::new(mapped.handle)),
+                module,
+                _references: std::mem::take(&mut applied.references),
+                mapped,
+                images,
+                _libraries: libraries,
+            }),
+        }
+    }
+
+    /// Completes and initialises the image. `times` has the time that mapping took, `bound_since` is when it ended.
+    pub(crate) fn start(
+        &self,
+        mut applied: Applied,
+        arguments: &ProgramArguments,
+        map: Duration,
+        bound_since: Instant,
+    ) -> Result<(), StartError> {
+        let failed = self.ready.fail_unless_told();
+        let body = &self.body;
+        // An image that another thread has published but not yet initialised.
+        if !body.images.iter().all(|image| image.ready.wait()) {
+            return Err(StartError::Other);
+        }
+        // SAFETY: nobody calls into the image yet, and whatever it is bound to is complete. It stays mapped as long as
+        // what is registered here: that is the order of `Body`.
+        let beginning = unsafe {
+            applied.finish();
+            let (beginning, end) = lifecycle::find(&body.mapped)?;
+            protect(&body.mapped)?;
+            let _ = body.unwind.set(unwind::register(&body.mapped)?);
+            let _ = body.end.set(end);
+            if let Some(end) = body.end.get() {
+                end.register().map_err(StartError::System)?;
+            }
+            beginning
+        };
+        let bound = Instant::now();
+        // SAFETY: bound; loading an image means calling its constructors.
+        unsafe { beginning.run(arguments) };
+        let init = bound.elapsed();
+        let _ = self.times.set(LoadTimes { map, bind: bound - bound_since, init });
+        failed.told();
+        Ok(())
+    }
+
+    /// Name of the unit.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file it was mapped from, if it was one.
+    pub fn path(&self) -> Option<&Path> {
+        self.body.mapped.path.as_deref()
+    }
+
+    /// Its own exported definition of `symbol`. For a definition that is shared with other units, the one that all
+    /// of them use.
+    pub fn get(&self, symbol: &str) -> Option<Definition> {
+        let (index, symbol) = self.symbols().find(Name::new(symbol.as_bytes()), None)?;
+        let value = symbol.is_shared().then(|| self.shared.instead(index)).flatten();
+        Some(Definition {
+            address: address_of(value.unwrap_or_else(|| self.value_of(symbol).0)),
+            kind: SymbolKind::of(symbol),
+            weak: symbol.is_shared(),
+            size: symbol.size,
+        })
+    }
+
+    /// What it exports, in no particular order. Names that are not UTF-8 are left out.
+    pub fn exports(&self) -> impl Iterator<Item = Export<'_>> {
+        self.symbols().iter().filter(|(_, symbol, _)| symbol.is_exported()).filter_map(|(_, symbol, name)| {
+            Some(Export {
+                name: std::str::from_utf8(name).ok()?,
+                kind: SymbolKind::of(symbol),
+                weak: symbol.is_shared(),
+                size: symbol.size,
+            })
+        })
+    }
+
+    /// What it needs from elsewhere.
+    pub fn imports(&self) -> Vec<Import> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let symbols = self.symbols();
+        symbols
+            .iter()
+            .filter(|(_, symbol, name)| !symbol.is_defined() && !name.is_empty())
+            .map(|(index, symbol, name)| {
+                let version = symbols.needed_version(index);
+                Import {
+                    name: text(name),
+                    version: version.map(|version| text(version.name)),
+                    library: version.map(|version| text(version.file)),
+                    weak: symbol.binding() == STB_WEAK,
+                }
+            })
+            .collect()
+    }
+
+    /// Names of the libraries that it needs.
+    pub fn needed(&self) -> Vec<String> {
+        needed(&self.body.mapped)
+    }
+
+    /// The addresses that it occupies.
+    pub fn range(&self) -> Range<usize> {
+        let mapping = &self.body.mapped.mapping;
+        mapping.start()..mapping.start() + mapping.length()
+    }
+
+    /// How long loading it took; zeros as long as its constructors run.
+    pub fn times(&self) -> LoadTimes {
+        self.times.get().copied().unwrap_or_default()
+    }
+
+    /// The images that it is bound to.
+    pub fn bound_to(&self) -> &[Arc<Self>] {
+        &self.body.images
+    }
+
+    pub(crate) fn symbols(&self) -> &Symbols {
+        &self.body.mapped.symbols
+    }
+
+    pub(crate) fn shared(&self) -> &Decisions {
+        &self.shared
+    }
+
+    /// What a definition of this image stands for.
+    pub(crate) fn value_of(&self, symbol: &elf::Symbol) -> (Value, SymbolKind) {
+        let module = self.body.module.as_ref().map(tls::Module::number);
+        let value = own_value(&self.body.mapped.place, module, symbol);
+        // Damage that nobody has stumbled over until now: an address that is certain to fault.
+        (value.unwrap_or(Value::Address(0)), SymbolKind::of(symbol))
+    }
+
+    /// Waits until its constructors have run, if another thread is at that; false if they never will.
+    pub(crate) fn wait(&self) -> bool {
+        self.ready.wait()
+    }
+}
+
+/// Why an image could not be started.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The image itself.
+    Image(ImageError),
+    /// The system.
+    System(std::io::Error),
+    /// An image that it is bound to could not be started.
+    Other,
+}
+
+impl From<ImageError> for StartError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        self.list.remove(self);
+        let stays = |body: &Body| body.pending.as_ref().is_some_and(Pending::any);
+        // As `dlclose` has it: an image that a thread will call at its end stays as a whole, with its destructors
+        // left to the end of the process.
+        if stays(&self.body) {
+            return;
+        }
+        if let Some(end) = self.body.end.get() {
+            // SAFETY: still mapped; the last owner is gone, so its code ends here.
+            unsafe { end.finish() };
+        }
+        if stays(&self.body) {
+            return;
+        }
+        // SAFETY: done once, here, and nothing of the body is used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.body) };
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("name", &self.name)
+            .field("range", &self.range())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a definition in the image at `place` stands for. `None` when it cannot be.
+pub(crate) fn own_value(place: &Place, module: Option<usize>, symbol: &elf::Symbol) -> Option<Value> {
+    Some(match symbol.kind() {
+        STT_TLS => Value::Tls { module: module?, offset: symbol.value as usize, fixed: false },
+        _ if symbol.section == SHN_ABS => Value::Address(symbol.value as usize),
+        STT_GNU_IFUNC => {
+            let resolver = place.at(symbol.value);
+            place.is_code(resolver).then_some(Value::Resolver(resolver))?
+        }
+        _ => Value::Address(place.at(symbol.value)),
+    })
+}
+
+/// The address behind a value, in the calling thread.
+pub(crate) fn address_of(value: Value) -> usize {
+    match value {
+        Value::Address(address) => address,
+        // SAFETY: a resolver in the code of an image that is bound.
+        Value::Resolver(resolver) => unsafe { call_resolver(resolver) },
+        Value::Tls { module, offset, .. } => tls::address(Reference { module, offset }),
+    }
+}
+
+/// Asks an indirect function where it is.
+///
+/// # Safety
+/// There is such a function at `address`, and it is relocated.
+pub(crate) unsafe fn call_resolver(address: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let resolver: unsafe extern "C" fn() -> usize = std::mem::transmute(address);
+        resolver()
+    }
+}
+
+/// Names of the libraries that an image needs.
+pub(crate) fn needed(mapped: &Mapped) -> Vec<String> {
+    let names = mapped.dynamic.needed.iter().filter_map(|name| mapped.symbols.text(*name));
+    names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+}
+
+/// Makes read-only what the image wants to be so after relocation.
+///
+/// # Safety
+/// Nobody writes there any more.
+unsafe fn protect(mapped: &Mapped) -> Result<(), StartError> {
+    let Some(range) = mapped.headers.relro else { return Ok(()) };
+    if mapped.place.segment(range.address, range.size).is_none_or(|segment| !segment.access.write) {
+        return Err(ImageError::Damaged("what shall become read-only is not in a writable segment").into());
+    }
+    let start = page_down(range.address as usize) - mapped.headers.first;
+    let end = page_down((range.address + range.size) as usize) - mapped.headers.first;
+    if end > start {
+        let access = Access { read: true, ..Access::default() };
+        // SAFETY: the range is in a segment of the image; the rest is the caller's promise.
+        unsafe { mapped.mapping.protect(start, end - start, access) }.map_err(StartError::System)?;
+    }
+    Ok(())
+}

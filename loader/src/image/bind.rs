@@ -1,0 +1,220 @@
+//! Binding: every symbol that relocations refer to is resolved first; only when all are known is memory touched.
+
+mod apply;
+
+pub(crate) use apply::{Applied, apply};
+
+use super::elf::*;
+use super::map::Mapped;
+use super::place::text_of;
+use super::symbols::Name;
+use super::tls::ends::thread_atexit;
+use super::tls::entry::tls_get_addr;
+use super::{ImageError, SymbolKind, own_value};
+use crate::layers::{Found, Layer, Layers, Party, Query, Value, guarded_by, same_party};
+
+/// What a symbol that relocations refer to was resolved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    /// Nothing refers to it, or nobody has asked yet.
+    Unknown,
+    /// It is found.
+    Known(Value),
+    /// Nobody has it, and it is weak: its address is zero.
+    Absent,
+}
+
+/// All symbols of an image, resolved.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    slots: Vec<Slot>,
+    /// Symbols that nobody has and that are needed.
+    pub(crate) missing: Vec<u32>,
+    /// Symbols that nobody has and that may be missing.
+    pub(crate) absent: Vec<u32>,
+    /// Places of the images that are needed in the list of images, each once.
+    pub(crate) images: Vec<usize>,
+    /// Places of the libraries that are needed in the view of the process, each once.
+    pub(crate) libraries: Vec<usize>,
+    /// For each shared definition that is referred to: what is used instead of it, or `None` where it has won.
+    pub(crate) shared: Vec<(u32, Option<Value>)>,
+    /// Whether the image registers destructors of thread-local variables.
+    pub(crate) thread_ends: bool,
+}
+
+/// Resolves all symbols that relocations of `mapped` refer to. `module` is the number of its thread-local module.
+pub(crate) fn resolve(
+    mapped: &Mapped,
+    module: Option<usize>,
+    layers: &Layers<'_>,
+) -> Result<Plan, ImageError> {
+    let mut resolver = Resolver { mapped, module, layers, plan: Plan::default() };
+    let tables = tables(mapped)?;
+    let most = tables.iter().flat_map(|table| table.iter()).map(Rela::symbol).max().unwrap_or(0);
+    if most > 0 && mapped.symbols.get(most).is_none() {
+        return Err(ImageError::Damaged("a relocation refers to a symbol that is not there"));
+    }
+    resolver.plan.slots = vec![Slot::Unknown; most as usize + 1];
+    for relocation in tables.iter().flat_map(|table| table.iter()) {
+        let index = relocation.symbol();
+        if index != 0 && resolver.plan.slots[index as usize] == Slot::Unknown {
+            resolver.slot(index)?;
+        }
+    }
+    resolver.plan.shared.sort_unstable_by_key(|(index, _)| *index);
+    Ok(resolver.plan)
+}
+
+/// The two tables of relocations with addends.
+fn tables(mapped: &Mapped) -> Result<[&'static [Rela]; 2], ImageError> {
+    let mut tables: [&'static [Rela]; 2] = [&[], &[]];
+    let ranges = [mapped.dynamic.relocations, mapped.dynamic.jump_relocations];
+    for (table, range) in tables.iter_mut().zip(ranges) {
+        if let Some(range) = range {
+            // SAFETY: the image is mapped as its segments say, and the tables are used while it is.
+            *table = unsafe { mapped.place.table(range.address, range.size as usize / size_of::<Rela>()) }
+                .ok_or(ImageError::Truncated("a table of relocations"))?;
+        }
+    }
+    Ok(tables)
+}
+
+struct Resolver<'a> {
+    mapped: &'a Mapped,
+    module: Option<usize>,
+    layers: &'a Layers<'a>,
+    plan: Plan,
+}
+
+impl Resolver<'_> {
+    fn slot(&mut self, index: u32) -> Result<Slot, ImageError> {
+        let known = self.plan.slots.get(index as usize).copied().unwrap_or(Slot::Unknown);
+        if known != Slot::Unknown {
+            return Ok(known);
+        }
+        let symbols = &self.mapped.symbols;
+        let symbol = symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
+        let name = symbols.text(symbol.name.into()).ok_or(ImageError::Truncated("the name of a symbol"))?;
+        let slot = if symbol.is_defined() {
+            Slot::Known(self.defined(index, symbol, Name::new(name))?)
+        } else {
+            self.undefined(index, symbol, Name::new(name))
+        };
+        if let Some(place) = self.plan.slots.get_mut(index as usize) {
+            *place = slot;
+        }
+        Ok(slot)
+    }
+
+    fn undefined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Slot {
+        if name.bytes.starts_with(b"__") {
+            match name.bytes {
+                b"__tls_get_addr" => return Slot::Known(Value::Address(tls_get_addr as *const () as usize)),
+                b"__cxa_thread_atexit" | b"__cxa_thread_atexit_impl" => {
+                    self.plan.thread_ends = true;
+                    return Slot::Known(Value::Address(thread_atexit as *const () as usize));
+                }
+                _ => {}
+            }
+        }
+        let version = self.mapped.symbols.needed_version(index);
+        match self.layers.find(Query { name, version, shared: false }, None) {
+            Some(found) => {
+                self.use_of(found.party);
+                Slot::Known(found.value)
+            }
+            None if symbol.binding() == STB_WEAK => {
+                self.plan.absent.push(index);
+                Slot::Absent
+            }
+            None => {
+                self.plan.missing.push(index);
+                Slot::Absent
+            }
+        }
+    }
+
+    fn defined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Result<Value, ImageError> {
+        let own = self.own(symbol)?;
+        if !symbol.is_exported() || (!symbol.is_shared() && self.layers.order.first() == Some(&Layer::Unit)) {
+            return Ok(own.value);
+        }
+        let shared = symbol.is_shared();
+        let found = if shared {
+            match self.guard(name)? {
+                Some(found) => found,
+                None => self.find_shared(symbol, name),
+            }
+        } else {
+            self.layers.find(Query { name, version: None, shared }, Some(own))
+        };
+        if shared {
+            self.plan.shared.push((index, found.map(|found| found.value)));
+        }
+        let Some(found) = found else { return Ok(own.value) };
+        self.use_of(found.party);
+        Ok(found.value)
+    }
+
+    /// Where a shared definition is used from, if not from the image itself.
+    fn find_shared(&self, symbol: &Symbol, name: Name<'_>) -> Option<Found> {
+        let found = self.layers.find(Query { name, version: None, shared: true }, None)?;
+        let is_variable = matches!(symbol.kind(), STT_OBJECT | STT_TLS);
+        if is_variable && matches!(found.party, Party::Process(0)) {
+            // The program may initialise the variable under a guard that it does not export.
+            let length;
+            let guard = match name.bytes.strip_prefix(b"_Z") {
+                Some(encoding) => [b"_ZGV", encoding].concat(),
+                None => {
+                    length = name.bytes.len().to_string();
+                    [b"_ZGV", length.as_bytes(), name.bytes].concat()
+                }
+            };
+            let guard = Name::new(&guard);
+            if self.mapped.symbols.find(guard, None).is_some()
+                && same_party(self.layers, found.party, guard).is_none()
+            {
+                return None;
+            }
+        }
+        Some(found)
+    }
+
+    /// Where a guard is used from: `None` if `name` is no guard, `Some(None)` for the image's own.
+    fn guard(&mut self, name: Name<'_>) -> Result<Option<Option<Found>>, ImageError> {
+        let Some(variables) = guarded_by(name.bytes) else { return Ok(None) };
+        let symbols = &self.mapped.symbols;
+        let Some((index, variable)) = variables
+            .iter()
+            .filter(|variable| !variable.starts_with(b"_ZGV"))
+            .find_map(|variable| symbols.find(Name::new(variable), None))
+        else {
+            return Ok(None);
+        };
+        if !variable.is_shared() {
+            return Ok(Some(None));
+        }
+        let text = text_of(symbols, variable)?;
+        let elsewhere = self.find_shared(variable, Name::new(text));
+        // The guard must not be answered otherwise than the variable, so the variable is decided now.
+        self.slot(index)?;
+        Ok(Some(elsewhere.and_then(|found| same_party(self.layers, found.party, name))))
+    }
+
+    fn own(&self, symbol: &Symbol) -> Result<Found, ImageError> {
+        let value = own_value(&self.mapped.place, self.module, symbol).ok_or(ImageError::Damaged(
+            "a symbol lies outside of its segments, or is thread-local and there is no thread-local segment",
+        ))?;
+        Ok(Found { value, kind: SymbolKind::of(symbol), party: Party::Unit, layer: Layer::Unit })
+    }
+
+    fn use_of(&mut self, party: Party) {
+        match party {
+            Party::Image(at) if !self.plan.images.contains(&at) => self.plan.images.push(at),
+            Party::Process(at) if at > 0 && !self.plan.libraries.contains(&at) => {
+                self.plan.libraries.push(at)
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The dynamic section: where the tables are that a run-time linker needs.
+
+use super::ImageError;
+use super::headers::Range;
+use super::place::Place;
+
+/// What the dynamic section says; addresses are before relocation.
+#[derive(Debug, Default)]
+pub(crate) struct Dynamic {
+    /// Names of libraries it needs, as offsets into the strings.
+    pub(crate) needed: Vec<u64>,
+    /// Its own name, as an offset into the strings.
+    pub(crate) soname: Option<u64>,
+    /// Where its libraries are looked for first, as offsets into the strings: `DT_RUNPATH` or else `DT_RPATH`.
+    pub(crate) search_path: Option<u64>,
+    /// The strings.
+    pub(crate) strings: Option<Range>,
+    /// The symbols.
+    pub(crate) symbols: Option<u64>,
+    /// The hash table of GNU's kind.
+    pub(crate) gnu_hash: Option<u64>,
+    /// The hash table of the old kind.
+    pub(crate) hash: Option<u64>,
+    /// Version number of each symbol.
+    pub(crate) symbol_versions: Option<u64>,
+    /// Versions it needs, and of how many files.
+    pub(crate) needed_versions: Option<(u64, u64)>,
+    /// Versions it defines, and how many.
+    pub(crate) defined_versions: Option<(u64, u64)>,
+    /// Relocations with addends.
+    pub(crate) relocations: Option<Range>,
+    /// Relocations of the procedure linkage table.
+    pub(crate) jump_relocations: Option<Range>,
+    /// Packed relative relocations.
+    pub(crate) relative: Option<Range>,
+    /// The oldest kind of constructor and destructor.
+    pub(crate) init: Option<u64>,
+    /// See [`Dynamic::init`].
+    pub(crate) fini: Option<u64>,
+    /// Array of constructors.
+    pub(crate) init_array: Option<Range>,
+    /// Array of destructors.
+    pub(crate) fini_array: Option<Range>,
+    /// It wants its code changed.
+    pub(crate) text_relocations: bool,
+    /// It has something that x86-64 does not have: relocations without addends.
+    pub(crate) plain_relocations: bool,
+}
+
+const DT_FLAGS_TEXTREL: u64 = 4;
+
+impl Dynamic {
+    /// Reads the section at `range`. Works for what glibc has loaded as well, which relocates the addresses in the
+    /// section of most libraries.
+    ///
+    /// # Safety
+    /// The file is mapped as the segments of `place` say.
+    pub(crate) unsafe fn read(place: &Place, range: Range) -> Result<Self, ImageError> {
+        // SAFETY: the caller's promise; nobody writes to the section once it is loaded.
+        let words = unsafe { place.copy::<u64>(range.address, (range.size / 8) as usize) }
+            .ok_or(ImageError::Truncated("the dynamic section"))?;
+        let mut dynamic = Self::default();
+        let mut rpath = None;
+        let (mut strings, mut symbols_size) = ((None, 0), 24);
+        let mut relocations = (None, 0);
+        let mut jumps = (None, 0);
+        let mut relative = (None, 0);
+        let mut init_array = (None, 0);
+        let mut fini_array = (None, 0);
+        let (mut needed_versions, mut defined_versions) = ((None, 0), (None, 0));
+        for [tag, value] in words.as_chunks::<2>().0 {
+            let value = *value;
+            // No file is that large, and no library is loaded that low.
+            let address = if place.base != 0 && value as usize >= place.base {
+                value - place.base as u64
+            } else {
+                value
+            };
+            match *tag {
+                0 => break,
+                1 => dynamic.needed.push(value),
+                2 => jumps.1 = value,
+                4 => dynamic.hash = Some(address),
+                5 => strings.0 = Some(address),
+                6 => dynamic.symbols = Some(address),
+                7 => relocations.0 = Some(address),
+                8 => relocations.1 = value,
+                9 if value != 24 => return Err(ImageError::Damaged("the size of its relocations")),
+                10 => strings.1 = value,
+                11 => symbols_size = value,
+                12 => dynamic.init = Some(address),
+                13 => dynamic.fini = Some(address),
+                14 => dynamic.soname = Some(value),
+                15 => rpath = Some(value),
+                17 => dynamic.plain_relocations = true,
+                20 if value != 7 => dynamic.plain_relocations = true,
+                22 => dynamic.text_relocations = true,
+                23 => jumps.0 = Some(address),
+                25 => init_array.0 = Some(address),
+                26 => fini_array.0 = Some(address),
+                27 => init_array.1 = value,
+                28 => fini_array.1 = value,
+                29 => dynamic.search_path = Some(value),
+                30 => dynamic.text_relocations |= value & DT_FLAGS_TEXTREL != 0,
+                35 => relative.1 = value,
+                36 => relative.0 = Some(address),
+                37 if value != 8 => return Err(ImageError::Damaged("the size of its relative relocations")),
+                0x6fff_fef5 => dynamic.gnu_hash = Some(address),
+                0x6fff_fff0 => dynamic.symbol_versions = Some(address),
+                0x6fff_fffc => defined_versions.0 = Some(address),
+                0x6fff_fffd => defined_versions.1 = value,
+                0x6fff_fffe => needed_versions.0 = Some(address),
+                0x6fff_ffff => needed_versions.1 = value,
+                _ => {}
+            }
+        }
+        if symbols_size != 24 {
+            return Err(ImageError::Damaged("the size of its symbols"));
+        }
+        let range = |(address, size): (Option<u64>, u64)| address.map(|address| Range { address, size });
+        dynamic.search_path = dynamic.search_path.or(rpath);
+        dynamic.strings = range(strings);
+        dynamic.relocations = range(relocations);
+        dynamic.jump_relocations = range(jumps);
+        dynamic.relative = range(relative);
+        dynamic.init_array = range(init_array);
+        dynamic.fini_array = range(fini_array);
+        dynamic.needed_versions = needed_versions.0.map(|address| (address, needed_versions.1));
+        dynamic.defined_versions = defined_versions.0.map(|address| (address, defined_versions.1));
+        Ok(dynamic)
+    }
+}

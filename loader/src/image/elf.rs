@@ -1,0 +1,130 @@
+//! The few structures of ELF that are read where they lie in memory, and their constants.
+
+/// An entry of the dynamic symbol table.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Symbol {
+    /// Offset of the name in the string table.
+    pub(crate) name: u32,
+    info: u8,
+    other: u8,
+    /// Section it is defined in; 0 if it is not.
+    pub(crate) section: u16,
+    /// Address before relocation, or offset in the thread-local block.
+    pub(crate) value: u64,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+/// A relocation with addend.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Rela {
+    /// Where.
+    pub(crate) offset: u64,
+    info: u64,
+    /// What is added.
+    pub(crate) addend: i64,
+}
+
+/// Types that may be read from any bytes of their size.
+///
+/// # Safety
+/// Every bit pattern is a value, and there is no padding.
+pub(crate) unsafe trait Plain: Copy + 'static {}
+
+// SAFETY: integers only, laid out without gaps.
+unsafe impl Plain for Symbol {}
+// SAFETY: integers only, laid out without gaps.
+unsafe impl Plain for Rela {}
+// SAFETY: an integer.
+unsafe impl Plain for u8 {}
+// SAFETY: an integer.
+unsafe impl Plain for u16 {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
+
+impl Symbol {
+    /// Kind, an `STT_` number.
+    pub(crate) fn kind(&self) -> u8 {
+        self.info & 15
+    }
+
+    /// Binding, an `STB_` number.
+    pub(crate) fn binding(&self) -> u8 {
+        self.info >> 4
+    }
+
+    /// Whether it is defined here.
+    pub(crate) fn is_defined(&self) -> bool {
+        self.section != 0
+    }
+
+    /// Whether others may have their own definition of it that is as good: weak, or unique in the process.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.binding(), STB_WEAK | STB_GNU_UNIQUE)
+    }
+
+    /// Whether others can see it.
+    pub(crate) fn is_exported(&self) -> bool {
+        self.is_defined()
+            && matches!(self.binding(), STB_GLOBAL | STB_WEAK | STB_GNU_UNIQUE)
+            // Default or protected.
+            && matches!(self.other & 3, 0 | 3)
+            && matches!(self.kind(), STT_NOTYPE | STT_OBJECT | STT_FUNC | STT_COMMON | STT_TLS | STT_GNU_IFUNC)
+            && (self.value != 0 || self.kind() == STT_TLS || self.section == SHN_ABS)
+    }
+}
+
+impl Rela {
+    /// Index of the symbol.
+    pub(crate) fn symbol(&self) -> u32 {
+        (self.info >> 32) as u32
+    }
+
+    /// Type, an `R_X86_64_` number.
+    pub(crate) fn kind(&self) -> u32 {
+        self.info as u32
+    }
+}
+
+pub(crate) const ET_DYN: u16 = 3;
+pub(crate) const EM_X86_64: u16 = 62;
+
+pub(crate) const PT_LOAD: u32 = 1;
+pub(crate) const PT_DYNAMIC: u32 = 2;
+pub(crate) const PT_NOTE: u32 = 4;
+pub(crate) const PT_TLS: u32 = 7;
+pub(crate) const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+pub(crate) const PT_GNU_RELRO: u32 = 0x6474_e552;
+
+pub(crate) const PF_X: u32 = 1;
+pub(crate) const PF_W: u32 = 2;
+pub(crate) const PF_R: u32 = 4;
+
+pub(crate) const SHN_ABS: u16 = 0xfff1;
+
+pub(crate) const STB_GLOBAL: u8 = 1;
+pub(crate) const STB_WEAK: u8 = 2;
+pub(crate) const STB_GNU_UNIQUE: u8 = 10;
+
+pub(crate) const STT_NOTYPE: u8 = 0;
+pub(crate) const STT_OBJECT: u8 = 1;
+pub(crate) const STT_FUNC: u8 = 2;
+pub(crate) const STT_COMMON: u8 = 5;
+pub(crate) const STT_TLS: u8 = 6;
+pub(crate) const STT_GNU_IFUNC: u8 = 10;
+
+pub(crate) const R_X86_64_NONE: u32 = 0;
+pub(crate) const R_X86_64_64: u32 = 1;
+pub(crate) const R_X86_64_COPY: u32 = 5;
+pub(crate) const R_X86_64_GLOB_DAT: u32 = 6;
+pub(crate) const R_X86_64_JUMP_SLOT: u32 = 7;
+pub(crate) const R_X86_64_RELATIVE: u32 = 8;
+pub(crate) const R_X86_64_DTPMOD64: u32 = 16;
+pub(crate) const R_X86_64_DTPOFF64: u32 = 17;
+pub(crate) const R_X86_64_TPOFF64: u32 = 18;
+pub(crate) const R_X86_64_TLSDESC: u32 = 36;
+pub(crate) const R_X86_64_IRELATIVE: u32 = 37;

@@ -1,0 +1,69 @@
+//! What can be wrong with an image, by name.
+
+/// Why a file or bytes cannot serve as an image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The bytes are of something else.
+    #[error("not an ELF file")]
+    NotElf,
+    /// ELF, but 32-bit, big-endian or of an unknown ELF version.
+    #[error("not a 64-bit little-endian ELF file")]
+    WrongClass,
+    /// Code for another processor; the ELF machine number.
+    #[error("made for another processor ({})", machine_name(*.0))]
+    WrongMachine(u16),
+    /// An executable, an object or a core file; the ELF type.
+    #[error("{}, not a shared object", type_name(*.0))]
+    WrongType(u16),
+    /// Something lies beyond the end of the file.
+    #[error("truncated or damaged: {0} lies outside the file")]
+    Truncated(&'static str),
+    /// Something inside does not fit together.
+    #[error("damaged: {0}")]
+    Damaged(&'static str),
+    /// There is no note of Hotbed's in it.
+    #[error("not an image written by Hotbed")]
+    NoNote,
+    /// Written in another version of the format.
+    #[error("image format {found}, this Hotbed reads format {expected}")]
+    Format {
+        /// The version in the file.
+        found: u32,
+        /// [`super::note::FORMAT_VERSION`].
+        expected: u32,
+    },
+    /// The contents are not what was written.
+    #[error("damaged: the checksum does not match the contents")]
+    Checksum,
+    /// There is no metadata in it.
+    #[error("it has no metadata section")]
+    NoMetadata,
+    /// It is sound but asks for something that an image cannot have.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+fn machine_name(machine: u16) -> String {
+    use object::elf;
+    match elf::Machine(machine) {
+        elf::EM_386 => "i386".into(),
+        elf::EM_X86_64 => "x86-64".into(),
+        elf::EM_AARCH64 => "AArch64".into(),
+        elf::EM_ARM => "ARM".into(),
+        elf::EM_RISCV => "RISC-V".into(),
+        elf::EM_PPC64 => "PowerPC 64".into(),
+        elf::EM_S390 => "S/390".into(),
+        other => format!("ELF machine {}", other.0),
+    }
+}
+
+fn type_name(kind: u16) -> String {
+    use object::elf;
+    match elf::FileType(kind) {
+        elf::ET_REL => "a relocatable object".into(),
+        elf::ET_EXEC => "an executable".into(),
+        elf::ET_CORE => "a core file".into(),
+        other => format!("ELF type {}", other.0),
+    }
+}

@@ -1,0 +1,174 @@
+//! The ELF header and the program headers: what a file wants to be in memory.
+
+use super::ImageError;
+use super::elf::*;
+use super::place::Segment;
+use crate::sys::memory::{Access, PAGE, page_down, page_up};
+
+/// How many bytes from the beginning of a file are read for its headers.
+pub(crate) const HEADER_BYTES: usize = PAGE;
+
+/// A range of addresses before relocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// First address.
+    pub(crate) address: u64,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+/// The initial contents of the thread-local block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TlsSegment {
+    /// Where they are, before relocation.
+    pub(crate) address: u64,
+    /// How many bytes of them there are; the rest is zero.
+    pub(crate) file_size: u64,
+    /// Bytes of the block.
+    pub(crate) size: u64,
+    /// Its alignment, a power of two.
+    pub(crate) align: u64,
+}
+
+/// What the program headers say.
+#[derive(Debug)]
+pub(crate) struct Headers {
+    /// Loadable segments: ascending, no two on one page, inside the file, not both writable and executable.
+    pub(crate) segments: Vec<Segment>,
+    /// First page of them.
+    pub(crate) first: usize,
+    /// Bytes from there to the end of the last page.
+    pub(crate) span: usize,
+    /// The dynamic section.
+    pub(crate) dynamic: Range,
+    /// Thread-local storage.
+    pub(crate) tls: Option<TlsSegment>,
+    /// What becomes read-only after relocation.
+    pub(crate) relro: Option<Range>,
+    /// The index of the unwind tables.
+    pub(crate) unwind: Option<Range>,
+    /// Notes.
+    pub(crate) notes: Vec<Range>,
+}
+
+/// Largest image in memory; far above anything sensible, far below where sums of addresses overflow.
+const LARGEST: u64 = 1 << 40;
+
+/// Reads the headers from the first bytes of a file of `file_size` bytes.
+pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError> {
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err(ImageError::NotElf);
+    }
+    if bytes.get(4..7).is_some_and(|ident| ident != [2, 1, 1]) {
+        return Err(ImageError::WrongClass);
+    }
+    let header = bytes.first_chunk::<64>().ok_or(ImageError::Truncated("the ELF header"))?;
+    let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+    if half(18) != EM_X86_64 {
+        return Err(ImageError::WrongMachine(half(18)));
+    }
+    if half(16) != ET_DYN {
+        return Err(ImageError::WrongType(half(16)));
+    }
+    let table = u64_at(header, 32) as usize;
+    let (entry, count) = (usize::from(half(54)), usize::from(half(56)));
+    if entry != 56 {
+        return Err(ImageError::Damaged("the size of its program headers"));
+    }
+    let table = table
+        .checked_add(entry * count)
+        .and_then(|end| bytes.get(table..end))
+        .ok_or(ImageError::Truncated("the program header table"))?;
+
+    let mut segments = Vec::with_capacity(6);
+    let mut dynamic = None;
+    let (mut tls, mut relro, mut unwind) = (None, None, None);
+    let mut notes = Vec::with_capacity(2);
+    for entry in table.as_chunks::<56>().0 {
+        let [offset, address, file_size_here, size, align] = [8, 16, 32, 40, 48].map(|at| u64_at(entry, at));
+        let range = Range { address, size: file_size_here };
+        match u32_at(entry, 0) {
+            PT_LOAD if size > 0 => {
+                let flags = u32_at(entry, 4);
+                segments.push(Segment {
+                    address,
+                    size,
+                    offset,
+                    file_size: file_size_here,
+                    access: Access {
+                        read: flags & PF_R != 0,
+                        write: flags & PF_W != 0,
+                        execute: flags & PF_X != 0,
+                    },
+                });
+            }
+            PT_DYNAMIC => dynamic = Some(range),
+            PT_NOTE => notes.push(range),
+            PT_TLS if size > 0 => {
+                if file_size_here > size
+                    || !align.max(1).is_power_of_two()
+                    || align > LARGEST
+                    || size > LARGEST
+                {
+                    return Err(ImageError::Damaged("its thread-local segment"));
+                }
+                tls = Some(TlsSegment { address, file_size: file_size_here, size, align: align.max(1) });
+            }
+            PT_GNU_RELRO => relro = Some(Range { address, size }),
+            PT_GNU_EH_FRAME => unwind = Some(range),
+            _ => {}
+        }
+    }
+    let (first, span) = check(&segments, file_size)?;
+    Ok(Headers {
+        segments,
+        first,
+        span,
+        dynamic: dynamic.ok_or(ImageError::Damaged("it has no dynamic section"))?,
+        tls,
+        relro,
+        unwind,
+        notes,
+    })
+}
+
+fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageError> {
+    let first = segments.first().ok_or(ImageError::Damaged("it has no loadable segment"))?;
+    let mut end = page_down(first.address as usize);
+    for segment in segments {
+        let Segment { address, size, offset, file_size: in_file, access } = *segment;
+        if address > LARGEST || size > LARGEST || in_file > size {
+            return Err(ImageError::Damaged("the size of a segment"));
+        }
+        if offset.checked_add(in_file).is_none_or(|end| end > file_size) {
+            return Err(ImageError::Truncated("a segment"));
+        }
+        if page_down(address as usize) < end {
+            return Err(ImageError::Damaged("its segments overlap"));
+        }
+        if (address ^ offset) as usize & (PAGE - 1) != 0 {
+            return Err(ImageError::Damaged("a segment is not aligned to pages"));
+        }
+        if access.write && access.execute {
+            return Err(ImageError::Unsupported("a segment is writable and executable at once".into()));
+        }
+        if in_file < size && !access.write {
+            return Err(ImageError::Damaged("a read-only segment has no contents"));
+        }
+        end = page_up((address + size) as usize).ok_or(ImageError::Damaged("the size of a segment"))?;
+    }
+    let first = page_down(first.address as usize);
+    Ok((first, end - first))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut value = [0; 4];
+    value.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(value)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(value)
+}

@@ -1,0 +1,120 @@
+//! Beginning and end of an image's code: constructors, destructors.
+
+use super::ImageError;
+use super::headers::Range;
+use super::map::Mapped;
+use crate::sys::arguments::ProgramArguments;
+use crate::sys::exit::{at_exit, finalize};
+use std::ffi::{c_char, c_int, c_void};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+type Constructor = unsafe extern "C-unwind" fn(c_int, *const *const c_char, *const *const c_char);
+type Destructor = unsafe extern "C" fn();
+
+/// The functions to call at the beginning, in order.
+#[derive(Debug)]
+pub(crate) struct Beginning(Vec<usize>);
+
+/// The functions to call at the end, in order, once.
+#[derive(Debug)]
+pub(crate) struct End {
+    handle: usize,
+    state: Arc<EndState>,
+}
+
+#[derive(Debug)]
+struct EndState {
+    destructors: Vec<usize>,
+    done: AtomicBool,
+}
+
+/// Finds the constructors and destructors of a relocated image.
+///
+/// # Safety
+/// Nobody writes to the image meanwhile.
+pub(crate) unsafe fn find(mapped: &Mapped) -> Result<(Beginning, End), ImageError> {
+    let dynamic = &mapped.dynamic;
+    // SAFETY: the caller's promise.
+    let (constructors, destructors) =
+        unsafe { (array(mapped, dynamic.init_array)?, array(mapped, dynamic.fini_array)?) };
+    let at = |address: Option<u64>| address.map(|address| mapped.place.at(address));
+    let beginning: Vec<usize> = at(dynamic.init).into_iter().chain(constructors).collect();
+    let end: Vec<usize> = destructors.into_iter().rev().chain(at(dynamic.fini)).collect();
+    if beginning.iter().chain(&end).any(|function| !mapped.place.is_code(*function)) {
+        return Err(ImageError::Damaged("a constructor or destructor lies outside of its code"));
+    }
+    let state = Arc::new(EndState { destructors: end, done: AtomicBool::new(false) });
+    Ok((Beginning(beginning), End { handle: mapped.handle, state }))
+}
+
+/// # Safety
+/// As for [`find`].
+unsafe fn array(mapped: &Mapped, range: Option<Range>) -> Result<Vec<usize>, ImageError> {
+    let Some(range) = range else { return Ok(Vec::new()) };
+    // SAFETY: the caller's promise.
+    let values = unsafe { mapped.place.copy::<u64>(range.address, (range.size / 8) as usize) };
+    let values = values.ok_or(ImageError::Truncated("the array of constructors or destructors"))?;
+    Ok(values.into_iter().map(|value| value as usize).collect())
+}
+
+impl Beginning {
+    /// Calls the constructors.
+    ///
+    /// # Safety
+    /// The image is bound, and calling its code is what the user wants.
+    pub(crate) unsafe fn run(self, arguments: &ProgramArguments) {
+        let environment = arguments.environment();
+        for function in self.0 {
+            // SAFETY: `find` has checked that it lies in the image's code; what it does is the user's business.
+            unsafe {
+                let function: Constructor = std::mem::transmute::<usize, Constructor>(function);
+                function(arguments.count, arguments.values, environment);
+            }
+        }
+    }
+}
+
+impl End {
+    /// Arranges for the destructors at the end of the process, to be called after everything that the image itself
+    /// registers from now on.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    ///
+    /// # Safety
+    /// The image stays mapped as long as this, or until the process ends.
+    pub(crate) unsafe fn register(&self) -> io::Result<()> {
+        if self.state.destructors.is_empty() {
+            return Ok(());
+        }
+        let state = Arc::as_ptr(&self.state).cast_mut().cast();
+        // SAFETY: the state is shared and stays until `finish` has taken the entry out of glibc's list.
+        unsafe { at_exit(run, state, self.handle) }
+    }
+
+    /// Calls what the image has registered with `atexit` and the like, then the destructors.
+    ///
+    /// # Safety
+    /// The image is still mapped, and calling its code is what the user wants.
+    pub(crate) unsafe fn finish(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { finalize(self.handle) };
+    }
+}
+
+unsafe extern "C" fn run(state: *mut c_void) {
+    // SAFETY: `End::register` passes its state, which lives until this has run.
+    let state = unsafe { &*state.cast::<EndState>() };
+    if state.done.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    for function in &state.destructors {
+        // SAFETY: `find` has checked that it lies in the image's code.
+        unsafe {
+            let function: Destructor = std::mem::transmute::<usize, Destructor>(*function);
+            function();
+        }
+    }
+}

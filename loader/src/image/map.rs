@@ -1,0 +1,248 @@
+//! Mapping: from a file, a descriptor or bytes to memory in which nothing is relocated yet.
+
+use super::ImageError;
+use super::dynamic::Dynamic;
+use super::headers::{self, HEADER_BYTES, Headers, Range};
+use super::note::{FORMAT_VERSION, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE};
+use super::place::{Place, Segment};
+use super::symbols::Symbols;
+use crate::sys::files::memory_file;
+use crate::sys::memory::{Access, Mapping, PAGE, page_down, page_up, read_at, size_of};
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+/// Writable segments up to this many bytes are brought in as a whole.
+const POPULATED: usize = 32 * PAGE;
+
+/// Where an image is.
+#[derive(Debug, Clone, Copy)]
+pub enum ImageSource<'a> {
+    /// A file.
+    File(&'a Path),
+    /// An open file; the path is only what it goes by. The descriptor may be closed after loading.
+    Descriptor {
+        /// The file, readable.
+        file: BorrowedFd<'a>,
+        /// Its name.
+        path: &'a Path,
+    },
+    /// Bytes, which are copied.
+    Bytes(&'a [u8]),
+}
+
+impl ImageSource<'_> {
+    /// The path, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Descriptor { path, .. } => Some(path),
+            Self::Bytes(_) => None,
+        }
+    }
+}
+
+/// Why a source could not be mapped.
+#[derive(Debug)]
+pub(crate) enum MapError {
+    /// The file cannot be read.
+    Read(io::Error),
+    /// The system refuses a mapping.
+    Map(io::Error),
+    /// The contents.
+    Image(ImageError),
+}
+
+impl From<ImageError> for MapError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+/// A mapped image and what was read from it.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    /// What the program headers said.
+    pub(crate) headers: Headers,
+    /// What the dynamic section said.
+    pub(crate) dynamic: Dynamic,
+    /// Its symbols: slices of `mapping`.
+    pub(crate) symbols: Symbols,
+    /// Where it is.
+    pub(crate) place: Place,
+    /// The beginning of the index of the unwind tables.
+    pub(crate) unwind: Option<[u8; 8]>,
+    /// Address of the note: the image's handle.
+    pub(crate) handle: usize,
+    /// The name it was mapped from.
+    pub(crate) path: Option<PathBuf>,
+    /// The memory itself.
+    pub(crate) mapping: Mapping,
+}
+
+/// Maps `source`; `name` is for bytes, which get a file in memory of that name.
+pub(crate) fn map(name: &str, source: ImageSource<'_>) -> Result<Mapped, MapError> {
+    let path = source.path().map(Path::to_owned);
+    match source {
+        ImageSource::File(path_) => {
+            let file = File::open(path_).map_err(MapError::Read)?;
+            map_file(file.as_fd(), path)
+        }
+        ImageSource::Descriptor { file, .. } => map_file(file, path),
+        ImageSource::Bytes(bytes) => {
+            // Refused before anything is copied.
+            headers::parse(&bytes[..bytes.len().min(HEADER_BYTES)], bytes.len() as u64)?;
+            let file = memory_file(name).map_err(MapError::Map)?;
+            let mut file = File::from(file);
+            file.write_all(bytes).map_err(MapError::Map)?;
+            map_file(file.as_fd(), path)
+        }
+    }
+}
+
+fn map_file(file: BorrowedFd<'_>, path: Option<PathBuf>) -> Result<Mapped, MapError> {
+    let size = size_of(file).map_err(MapError::Read)?;
+    let mut buffer = [MaybeUninit::uninit(); HEADER_BYTES];
+    let read = read_at(file, &mut buffer, 0).map_err(MapError::Read)?;
+    // SAFETY: that many bytes have been read.
+    let bytes = unsafe { buffer[..read].assume_init_ref() };
+    let headers = headers::parse(bytes, size)?;
+
+    let [first, rest @ ..] = headers.segments.as_slice() else {
+        return Err(ImageError::Damaged("it has no loadable segment").into());
+    };
+    let start = page_down(first.offset as usize) as u64;
+    let mut mapping = Mapping::of_file(file, start, headers.span, first.access).map_err(MapError::Map)?;
+    let base = mapping.start().wrapping_sub(headers.first);
+    let mut end = fill(&mut mapping, &headers, first, None).map_err(MapError::Map)?;
+    for segment in rest {
+        let begin = page_down(segment.address as usize) - headers.first;
+        if begin > end {
+            // Between segments there is nothing, rather than some part of the file.
+            mapping.replace_with_zeros(end, begin - end, Access::default()).map_err(MapError::Map)?;
+        }
+        end = fill(&mut mapping, &headers, segment, Some(file)).map_err(MapError::Map)?;
+    }
+
+    let unwind = match headers.unwind {
+        Some(index) => Some(unwind_index(file, &headers, index)?),
+        None => None,
+    };
+    let place = Place { base, segments: headers.segments.clone(), settled: false };
+    let (dynamic, symbols, handle);
+    // SAFETY: mapped as the segments say, and `Mapped` keeps the mapping as long as the symbols.
+    unsafe {
+        handle = find_note(&place, &headers.notes)?;
+        dynamic = Dynamic::read(&place, headers.dynamic)?;
+        symbols = Symbols::new(&place, &dynamic)?;
+    }
+    if dynamic.text_relocations {
+        return Err(ImageError::Unsupported("it has text relocations: recompile with -fPIC".into()).into());
+    }
+    if dynamic.plain_relocations {
+        return Err(ImageError::Damaged("it has relocations of a kind that x86-64 does not have").into());
+    }
+    if let Some(tls) = &headers.tls
+        && place.segment(tls.address, tls.file_size).is_none_or(|segment| !segment.access.read)
+    {
+        return Err(ImageError::Truncated("the thread-local segment").into());
+    }
+    Ok(Mapped { headers, dynamic, symbols, place, unwind, handle, path, mapping })
+}
+
+/// Makes the memory of one segment: its contents from the file, unless they are mapped already, then zeros. Gives
+/// the end of its last page, counted from the beginning of the mapping.
+fn fill(
+    mapping: &mut Mapping,
+    headers: &Headers,
+    segment: &Segment,
+    file: Option<BorrowedFd<'_>>,
+) -> io::Result<usize> {
+    let Segment { address, size, offset, file_size, access } = *segment;
+    let begin = address as usize - headers.first;
+    let page = page_down(begin);
+    let contents_end = begin + file_size as usize;
+    let last = begin + size as usize;
+    let mut filled = if file_size == 0 { page } else { contents_end.next_multiple_of(PAGE) };
+    if let Some(file) = file
+        && filled > page
+    {
+        mapping.replace_with_file(
+            page,
+            filled - page,
+            file,
+            page_down(offset as usize) as u64,
+            access,
+            false,
+        )?;
+    }
+    if contents_end < last && contents_end < filled {
+        // SAFETY: writable (`headers::parse` has checked), inside this mapping, and within the file's pages.
+        unsafe {
+            let rest = (mapping.start() + contents_end) as *mut u8;
+            rest.write_bytes(0, filled.min(last) - contents_end);
+        }
+    }
+    let end = page_up(last).ok_or_else(|| io::Error::other("the end of the address space"))?;
+    if end > filled {
+        mapping.replace_with_zeros(filled, end - filled, access)?;
+        filled = end;
+    }
+    Ok(filled)
+}
+
+/// The beginning of the index of the unwind tables. It is read rather than looked at in memory, where that page would
+/// not be touched otherwise.
+fn unwind_index(file: BorrowedFd<'_>, headers: &Headers, index: Range) -> Result<[u8; 8], MapError> {
+    let outside = ImageError::Truncated("the index of its unwind tables");
+    let segment = headers.segments.iter().find(|segment| {
+        let at = index.address.wrapping_sub(segment.address);
+        at.checked_add(8).is_some_and(|end| end <= segment.file_size)
+    });
+    let segment = segment.ok_or(outside.clone())?;
+    let mut bytes = [MaybeUninit::uninit(); 8];
+    let offset = segment.offset + (index.address - segment.address);
+    if read_at(file, &mut bytes, offset).map_err(MapError::Read)? < bytes.len() {
+        return Err(outside.into());
+    }
+    // SAFETY: all of it has been read.
+    Ok(bytes.map(|byte| unsafe { byte.assume_init() }))
+}
+
+/// The address of our note.
+///
+/// # Safety
+/// As for [`Place::table`].
+unsafe fn find_note(place: &Place, notes: &[Range]) -> Result<usize, ImageError> {
+    for range in notes {
+        // SAFETY: the caller's promise.
+        let Some(bytes) = (unsafe { place.table::<u8>(range.address, range.size as usize) }) else {
+            return Err(ImageError::Truncated("a note"));
+        };
+        let mut at = 0;
+        while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk::<12>()) {
+            let word = |at: usize| {
+                u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize
+            };
+            let (name_size, size) = (word(0), word(4));
+            let name = at + 12;
+            let description = name + name_size.next_multiple_of(4);
+            if word(8) == NOTE_TYPE as usize && bytes.get(name..name + name_size) == Some(NOTE_NAME) {
+                let Some(version) = bytes.get(description..).and_then(|rest| rest.first_chunk::<4>()) else {
+                    return Err(ImageError::Truncated("its note"));
+                };
+                let found = u32::from_le_bytes(*version);
+                if found != FORMAT_VERSION {
+                    return Err(ImageError::Format { found, expected: FORMAT_VERSION });
+                }
+                if size != NOTE_DESCRIPTION {
+                    return Err(ImageError::Damaged("its note has the wrong size"));
+                }
+                return Ok(place.at(range.address) + at);
+            }
+            at = description + size.next_multiple_of(4);
+        }
+    }
+    Err(ImageError::NoNote)
+}

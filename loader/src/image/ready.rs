@@ -1,0 +1,66 @@
+//! Whether an image's constructors have run: others that find it meanwhile must wait.
+
+use parking_lot::{Condvar, Mutex};
+use std::thread::ThreadId;
+
+/// The state of an image and those who wait for it.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Starting(ThreadId),
+    Ready,
+    Failed,
+}
+
+/// Says that it has failed when it is dropped before it was told otherwise.
+pub(crate) struct Outcome<'a>(&'a Ready);
+
+impl Ready {
+    /// Being started by the calling thread.
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::new(State::Starting(std::thread::current().id())), changed: Condvar::new() }
+    }
+
+    /// Waits until another thread is done with starting the image; false if that has failed. The thread that starts
+    /// it does not wait for itself: its constructors may load what uses it.
+    pub(crate) fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            match *state {
+                State::Ready => return true,
+                State::Failed => return false,
+                State::Starting(thread) if thread == std::thread::current().id() => return true,
+                State::Starting(_) => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    /// To be called by the thread that starts the image.
+    pub(crate) fn fail_unless_told(&self) -> Outcome<'_> {
+        Outcome(self)
+    }
+
+    fn set(&self, state: State) {
+        *self.state.lock() = state;
+        self.changed.notify_all();
+    }
+}
+
+impl Outcome<'_> {
+    /// The image is ready.
+    pub(crate) fn told(self) {
+        self.0.set(State::Ready);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        self.0.set(State::Failed);
+    }
+}

@@ -1,0 +1,283 @@
+//! The dynamic symbol table: what a loaded file defines and what it asks for, found by name and version.
+
+use super::ImageError;
+use super::dynamic::Dynamic;
+use super::elf::*;
+use super::place::{Place, text};
+use super::versions::{HIDDEN, Version, Versions};
+
+/// The symbols of one loaded file. The slices are of its memory; whoever owns this unmaps that memory later than the
+/// last use.
+#[derive(Debug)]
+pub(crate) struct Symbols {
+    symbols: &'static [Symbol],
+    strings: &'static [u8],
+    hash: Hash,
+    numbers: Option<&'static [u16]>,
+    needed: Versions,
+    defined: Versions,
+}
+
+#[derive(Debug)]
+enum Hash {
+    /// With a Bloom filter in front; `chains[i]` belongs to symbol `first + i`.
+    Gnu { first: u32, filter: Filter, buckets: &'static [u32], chains: &'static [u32] },
+    /// The old kind.
+    Plain { buckets: &'static [u32], chains: &'static [u32] },
+    /// Nothing can be found.
+    None,
+}
+
+/// A Bloom filter over the names that a file defines: a quick no.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filter {
+    /// A power of two of them.
+    words: &'static [u64],
+    shift: u32,
+}
+
+impl Filter {
+    /// Lets everything pass.
+    pub(crate) const OPEN: Self = Self { words: &[u64::MAX], shift: 0 };
+
+    /// Whether the name may be defined.
+    #[inline]
+    pub(crate) fn passes(&self, name: Name<'_>) -> bool {
+        let hash = name.hash;
+        let word = self.words[(hash / 64) as usize & (self.words.len() - 1)];
+        (word >> (hash % 64)) & (word >> ((hash >> self.shift) % 64)) & 1 != 0
+    }
+}
+
+/// A name to look for, and its hash.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Name<'a> {
+    /// The name itself.
+    pub(crate) bytes: &'a [u8],
+    hash: u32,
+}
+
+impl<'a> Name<'a> {
+    /// Hashes `bytes`.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        let hash =
+            bytes.iter().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)));
+        Self { bytes, hash }
+    }
+}
+
+impl Symbols {
+    /// The symbols of what is mapped at `place`.
+    ///
+    /// # Safety
+    /// The file is mapped as the segments of `place` say, as long as this value and anything taken from it.
+    pub(crate) unsafe fn new(place: &Place, dynamic: &Dynamic) -> Result<Self, ImageError> {
+        let outside = ImageError::Truncated;
+        let strings = match dynamic.strings {
+            // SAFETY: the caller's promise, here and below.
+            Some(range) => unsafe { place.table::<u8>(range.address, range.size as usize) }
+                .ok_or(outside("the string table"))?,
+            None => &[],
+        };
+        let symbols = match dynamic.symbols {
+            // SAFETY: as above.
+            Some(address) => unsafe { place.tail(address) }.ok_or(outside("the symbol table"))?,
+            None => &[],
+        };
+        // SAFETY: as above.
+        let hash = unsafe { Hash::new(place, dynamic) }.ok_or(outside("the hash table"))?;
+        let numbers = match dynamic.symbol_versions {
+            // SAFETY: as above.
+            Some(address) => Some(unsafe { place.tail(address) }.ok_or(outside("the version table"))?),
+            None => None,
+        };
+        let mut needed = Versions::default();
+        if let Some((address, count)) = dynamic.needed_versions {
+            // SAFETY: as above.
+            unsafe { needed.add_needed(place, strings, address, count) }
+                .ok_or(outside("a needed version"))?;
+        }
+        let mut defined = Versions::default();
+        if let Some((address, count)) = dynamic.defined_versions {
+            // SAFETY: as above.
+            unsafe { defined.add_defined(place, strings, address, count) }
+                .ok_or(outside("a defined version"))?;
+        }
+        Ok(Self { symbols, strings, hash, numbers, needed, defined })
+    }
+
+    /// The symbol with that index.
+    pub(crate) fn get(&self, index: u32) -> Option<&'static Symbol> {
+        self.symbols.get(index as usize)
+    }
+
+    /// A text of the string table.
+    pub(crate) fn text(&self, offset: u64) -> Option<&'static [u8]> {
+        text(self.strings, offset)
+    }
+
+    /// The version that the undefined symbol `index` must have.
+    pub(crate) fn needed_version(&self, index: u32) -> Option<&Version> {
+        self.needed.get(*self.numbers?.get(index as usize)?)
+    }
+
+    /// The definition of `name` that somebody who asks for `version`, or for none in particular, gets, and its index.
+    pub(crate) fn find(&self, name: Name<'_>, version: Option<&Version>) -> Option<(u32, &'static Symbol)> {
+        self.find_where(name, |index, symbol| symbol.is_exported() && self.fits(index, version))
+    }
+
+    /// The undefined symbol `name` that has an address all the same: the place in a program's procedure linkage
+    /// table that stands for the function everywhere, when the program's code is not position-independent.
+    pub(crate) fn find_stand_in(&self, name: Name<'_>) -> Option<(u32, &'static Symbol)> {
+        self.find_where(name, |_, symbol| {
+            !symbol.is_defined() && symbol.value != 0 && symbol.kind() == STT_FUNC
+        })
+    }
+
+    fn find_where(
+        &self,
+        name: Name<'_>,
+        accept: impl Fn(u32, &Symbol) -> bool,
+    ) -> Option<(u32, &'static Symbol)> {
+        let candidate = |index: u32| {
+            let symbol = self.get(index)?;
+            let text = self.strings.get(symbol.name as usize..)?;
+            let fits = text.starts_with(name.bytes) && text.get(name.bytes.len()) == Some(&0);
+            (fits && accept(index, symbol)).then_some((index, symbol))
+        };
+        match &self.hash {
+            Hash::Gnu { first, filter, buckets, chains } => {
+                if !filter.passes(name) {
+                    return None;
+                }
+                let hash = name.hash;
+                let mut index = buckets[hash as usize % buckets.len()];
+                loop {
+                    // An empty bucket holds 0, which is below the first.
+                    let chained = *chains.get(index.checked_sub(*first)? as usize)?;
+                    if (chained ^ hash) >> 1 == 0
+                        && let Some(found) = candidate(index)
+                    {
+                        return Some(found);
+                    }
+                    if chained & 1 == 1 {
+                        return None;
+                    }
+                    index += 1;
+                }
+            }
+            Hash::Plain { buckets, chains } => {
+                let mut index = buckets[plain_hash(name.bytes) as usize % buckets.len()];
+                // A damaged chain may have a loop.
+                for _ in 0..chains.len() {
+                    if index == 0 {
+                        return None;
+                    }
+                    if let Some(found) = candidate(index) {
+                        return Some(found);
+                    }
+                    index = *chains.get(index as usize)?;
+                }
+                None
+            }
+            Hash::None => None,
+        }
+    }
+
+    fn fits(&self, index: u32, version: Option<&Version>) -> bool {
+        let Some(number) = self.numbers.and_then(|numbers| numbers.get(index as usize)) else {
+            return true;
+        };
+        match (version, self.defined.get(*number)) {
+            (None, _) => number & HIDDEN == 0,
+            (Some(version), Some(defined)) => defined.hash == version.hash && defined.name == version.name,
+            // A definition without a version serves any.
+            (Some(_), None) => number & HIDDEN == 0,
+        }
+    }
+
+    /// The filter in front of the definitions.
+    pub(crate) fn filter(&self) -> Filter {
+        match &self.hash {
+            Hash::Gnu { filter, .. } => *filter,
+            Hash::Plain { .. } | Hash::None => Filter::OPEN,
+        }
+    }
+
+    /// How many symbols there are, found by way of the hash table as nothing else says it.
+    pub(crate) fn count(&self) -> u32 {
+        let count = match &self.hash {
+            Hash::Gnu { first, buckets, chains, .. } => {
+                let last = buckets.iter().copied().max().unwrap_or(0);
+                if last < *first {
+                    *first
+                } else {
+                    let rest = chains.get((last - first) as usize..).unwrap_or(&[]);
+                    let more = rest.iter().position(|chained| chained & 1 == 1).map_or(0, |at| at + 1);
+                    last.saturating_add(more as u32)
+                }
+            }
+            Hash::Plain { chains, .. } => chains.len() as u32,
+            Hash::None => 0,
+        };
+        count.min(self.symbols.len() as u32)
+    }
+
+    /// All symbols but the first, which means nothing, with index and name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &'static Symbol, &'static [u8])> {
+        (1..self.count()).filter_map(|index| {
+            let symbol = self.get(index)?;
+            Some((index, symbol, self.text(symbol.name.into())?))
+        })
+    }
+}
+
+impl Hash {
+    /// # Safety
+    /// As for [`Symbols::new`].
+    unsafe fn new(place: &Place, dynamic: &Dynamic) -> Option<Self> {
+        if let Some(address) = dynamic.gnu_hash {
+            // SAFETY: the caller's promise, here and below.
+            let [buckets, first, words, shift] = *unsafe { place.table::<u32>(address, 4) }? else {
+                return None;
+            };
+            if buckets == 0 || !words.is_power_of_two() || shift >= 32 {
+                return None;
+            }
+            let bloom_at = address + 16;
+            let buckets_at = bloom_at + u64::from(words) * 8;
+            let chains_at = buckets_at + u64::from(buckets) * 4;
+            // SAFETY: as above.
+            return unsafe {
+                Some(Self::Gnu {
+                    first,
+                    filter: Filter { words: place.table(bloom_at, words as usize)?, shift },
+                    buckets: place.table(buckets_at, buckets as usize)?,
+                    chains: place.tail(chains_at)?,
+                })
+            };
+        }
+        let Some(address) = dynamic.hash else { return Some(Self::None) };
+        // SAFETY: as above.
+        let [buckets, chains] = *unsafe { place.table::<u32>(address, 2) }? else { return None };
+        if buckets == 0 {
+            return Some(Self::None);
+        }
+        // SAFETY: as above.
+        unsafe {
+            Some(Self::Plain {
+                buckets: place.table(address + 8, buckets as usize)?,
+                chains: place.table(address + 8 + u64::from(buckets) * 4, chains as usize)?,
+            })
+        }
+    }
+}
+
+/// The hash of the old tables and of versions.
+fn plain_hash(name: &[u8]) -> u32 {
+    name.iter().fold(0u32, |hash, byte| {
+        let hash = (hash << 4).wrapping_add(u32::from(*byte));
+        let top = hash & 0xf000_0000;
+        (hash ^ (top >> 24)) & !top
+    })
+}

@@ -1,0 +1,230 @@
+//! Thread-local storage of images.
+//!
+//! Every image with `thread_local` data is a *module*. Code reaches a variable through a pair (module, offset) that
+//! lies in its global offset table and is filled at load, by a call of `__tls_get_addr` or through a TLS descriptor;
+//! both are bound to functions of ours ([`entry`]). A module of ours has the top bit of its number set, so that the
+//! same functions can serve variables of ordinary libraries by passing the call on to glibc.
+//!
+//! Each thread has a table of pointers to its blocks, reached through one native thread-local word. A block is made
+//! at the first use by its thread: threads that were there before the image was loaded need nothing. It ends when
+//! its thread ends, after the destructors of the variables, or when the image is unloaded, whichever is first; one
+//! lock keeps the two apart. Numbers are never used twice, so a stale pointer in a table is never looked at.
+
+pub(crate) mod ends;
+pub(crate) mod entry;
+#[cfg(test)]
+mod tests;
+
+use super::headers::TlsSegment;
+use crate::sys::threads::{END_ROUNDS, ThreadEnd, at_fork};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr::without_provenance_mut;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+
+/// Marks the number of a module as ours.
+pub(crate) const OURS: usize = 1 << 63;
+
+/// How code names a thread-local variable; glibc calls it `tls_index`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Reference {
+    /// Number of the module.
+    pub(crate) module: usize,
+    /// Where in its block.
+    pub(crate) offset: usize,
+}
+
+/// An image's module; dropped, all its blocks are gone.
+#[derive(Debug)]
+pub(crate) struct Module {
+    index: usize,
+}
+
+/// What is known of a module, and the blocks that exist.
+struct Blocks {
+    initial: usize,
+    initial_size: usize,
+    /// Bytes in front of the block that make its address fit the alignment as the segment's does.
+    skew: usize,
+    layout: Layout,
+    live: Vec<usize>,
+}
+
+/// State of the process: threads belong to it and not to a loader.
+struct State {
+    modules: Vec<Option<Blocks>>,
+    /// Live destructors of thread-local variables, by the handle of the image that they belong to.
+    ends: Option<HashMap<usize, Arc<AtomicUsize>>>,
+}
+
+static STATE: Mutex<State> = Mutex::new(State { modules: Vec::new(), ends: None });
+static THREAD_END: ThreadEnd = ThreadEnd::new();
+
+thread_local! {
+    static HELD: RefCell<Option<MutexGuard<'static, State>>> = const { RefCell::new(None) };
+}
+
+/// Takes the lock. The thread that forks takes it before and gives it back after, in the parent and in the child, so
+/// that a child never finds it taken by a thread it does not have.
+fn state() -> MutexGuard<'static, State> {
+    extern "C" fn before() {
+        let guard = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        // A thread whose locals are gone already forks without the lock.
+        let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
+    }
+    extern "C" fn after() {
+        let _ = HELD.try_with(|held| held.borrow_mut().take());
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| at_fork(before, after));
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Module {
+    /// Makes a module whose initial contents are at `initial` in memory. `None` for a block that no address space
+    /// has room for.
+    ///
+    /// # Safety
+    /// `segment.file_size` bytes can be read there as long as the module exists.
+    pub(crate) unsafe fn new(segment: &TlsSegment, initial: usize) -> Option<Self> {
+        let align = usize::try_from(segment.align).ok()?.max(align_of::<usize>());
+        let skew = segment.address as usize & (align - 1);
+        let size = usize::try_from(segment.size).ok()?.checked_add(skew)?;
+        let blocks = Blocks {
+            initial,
+            initial_size: usize::try_from(segment.file_size).ok()?,
+            skew,
+            layout: Layout::from_size_align(size, align).ok()?,
+            live: Vec::new(),
+        };
+        let mut state = state();
+        state.modules.push(Some(blocks));
+        Some(Self { index: state.modules.len() - 1 })
+    }
+
+    /// The number that goes into a [`Reference`].
+    pub(crate) fn number(&self) -> usize {
+        self.index | OURS
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        let Some(blocks) = state().modules.get_mut(self.index).and_then(Option::take) else { return };
+        for block in blocks.live {
+            // SAFETY: made by `make_block` with this layout, and no code of the image will run again.
+            unsafe { dealloc(block as *mut u8, blocks.layout) };
+        }
+    }
+}
+
+/// The address of the calling thread's instance of what `reference` names.
+pub(crate) fn address(reference: Reference) -> usize {
+    // SAFETY: a valid reference, of either kind.
+    unsafe { entry::tls_get_addr(&reference) as usize }
+}
+
+/// Makes the calling thread's block of the module with that index and returns where its contents begin.
+fn make_block(index: usize) -> usize {
+    let (block, skew) = {
+        let mut state = state();
+        let Some(Some(blocks)) = state.modules.get_mut(index) else {
+            // Code of an image that is gone: whoever runs it has broken the contract of unloading.
+            std::process::abort();
+        };
+        // SAFETY: a block has at least one byte.
+        let block = unsafe { alloc_zeroed(blocks.layout) };
+        if block.is_null() {
+            handle_alloc_error(blocks.layout);
+        }
+        // SAFETY: the initial contents are readable (contract of `Module::new`) and the block has room for them.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                blocks.initial as *const u8,
+                block.add(blocks.skew),
+                blocks.initial_size,
+            );
+        }
+        blocks.live.push(block as usize);
+        (block as usize, blocks.skew)
+    };
+    set_block(index, block + skew);
+    block + skew
+}
+
+/// Enters a block into the calling thread's table: a length and that many addresses.
+fn set_block(index: usize, contents: usize) {
+    let table = entry::table();
+    // SAFETY: a table is a length followed by as many words, and belongs to this thread.
+    let length = if table.is_null() { 0 } else { unsafe { *table } };
+    if index < length {
+        // SAFETY: as above.
+        unsafe { *table.add(1 + index) = contents };
+        return;
+    }
+    let larger = (index + 1).max(2 * length).max(7);
+    let layout = table_layout(larger);
+    // SAFETY: the layout is not empty; the old table has `1 + length` words, of which the first changes.
+    unsafe {
+        let fresh = alloc_zeroed(layout).cast::<usize>();
+        if fresh.is_null() {
+            handle_alloc_error(layout);
+        }
+        if length > 0 {
+            std::ptr::copy_nonoverlapping(table, fresh, 1 + length);
+        }
+        *fresh = larger;
+        *fresh.add(1 + index) = contents;
+        entry::set_table(fresh);
+        if table.is_null() {
+            // Without a way to learn of the thread's end its blocks are lost at its end: no reason to end the process.
+            let _ = THREAD_END.set(without_provenance_mut(1), end_of_thread);
+        } else {
+            dealloc(table.cast(), table_layout(length));
+        }
+    }
+}
+
+fn table_layout(length: usize) -> Layout {
+    let bytes = (1 + length) * size_of::<usize>();
+    match Layout::from_size_align(bytes, align_of::<usize>()) {
+        Ok(layout) => layout,
+        Err(_) => handle_alloc_error(Layout::new::<usize>()),
+    }
+}
+
+/// Called by glibc with the number of the round.
+unsafe extern "C" fn end_of_thread(round: *mut c_void) {
+    if (round as usize) < END_ROUNDS as usize
+        && THREAD_END.set(without_provenance_mut(round as usize + 1), end_of_thread).is_ok()
+    {
+        return;
+    }
+    let table = entry::table();
+    if table.is_null() {
+        return;
+    }
+    entry::set_table(std::ptr::null_mut());
+    // SAFETY: a table is a length followed by as many words, and nobody uses it any more.
+    unsafe {
+        let length = *table;
+        let mut state = state();
+        for index in 0..length {
+            let contents = *table.add(1 + index);
+            let Some(Some(blocks)) = state.modules.get_mut(index) else { continue };
+            let block = contents.wrapping_sub(blocks.skew);
+            if contents != 0
+                && let Some(at) = blocks.live.iter().position(|live| *live == block)
+            {
+                blocks.live.swap_remove(at);
+                dealloc(block as *mut u8, blocks.layout);
+            }
+        }
+        drop(state);
+        dealloc(table.cast(), table_layout(length));
+    }
+}

@@ -1,0 +1,162 @@
+//! Layers: the places where symbols are searched, in an order that is data, walked by one function.
+
+mod host;
+mod images;
+mod process;
+mod shared;
+
+pub(crate) use host::{Definitions, Host};
+pub(crate) use process::{Process, ProcessView};
+pub(crate) use shared::{guarded_by, is_mangled, same_party};
+
+use crate::image::symbols::Name;
+use crate::image::versions::Version;
+use crate::image::{Image, SymbolKind};
+use std::fmt;
+use std::sync::Arc;
+
+/// One place where symbols are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// The unit that asks, as far as its definitions are strong.
+    Unit,
+    /// What the host defined.
+    Host,
+    /// Code compiled in this process and not in an image.
+    Fresh,
+    /// Loaded images, in load order.
+    Images,
+    /// The program, its libraries and the libraries that were opened.
+    Process,
+    /// Archives.
+    Archives,
+    /// Libraries looked for when nothing else has a symbol.
+    OnDemand,
+}
+
+impl Layer {
+    /// Whether there is anything in this layer yet that could be asked.
+    pub(crate) fn is_searched(self) -> bool {
+        match self {
+            Self::Unit | Self::Host | Self::Images | Self::Process => true,
+            Self::Fresh | Self::Archives | Self::OnDemand => false,
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unit => "the unit itself",
+            Self::Host => "host definitions",
+            Self::Fresh => "fresh code",
+            Self::Images => "loaded images",
+            Self::Process => "the process",
+            Self::Archives => "archives",
+            Self::OnDemand => "libraries found on demand",
+        })
+    }
+}
+
+/// The order in which layers are asked when nothing else was said.
+pub(crate) const DEFAULT_ORDER: [Layer; 7] =
+    [Layer::Unit, Layer::Host, Layer::Fresh, Layer::Images, Layer::Process, Layer::Archives, Layer::OnDemand];
+
+/// An answer to the question where a symbol is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// Its address; that of the calling thread's instance for a thread-local variable.
+    pub address: usize,
+    /// Who had it.
+    pub layer: Layer,
+    /// Name of the unit, path of the library, `host` for a host definition, or empty for the program itself.
+    pub unit: String,
+    /// What it is.
+    pub kind: SymbolKind,
+}
+
+/// What a symbol stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Something at this address.
+    Address(usize),
+    /// A function whose address the function at this address gives, once its image is bound.
+    Resolver(usize),
+    /// A thread-local variable.
+    Tls {
+        /// Number of the module, ours or glibc's.
+        module: usize,
+        /// Offset in its block.
+        offset: usize,
+        /// Whether the block is at the same distance from the thread pointer in every thread.
+        fixed: bool,
+    },
+}
+
+/// Who defines a symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Party {
+    /// The unit that asks.
+    Unit,
+    /// The host.
+    Host,
+    /// The image at this place in the list.
+    Image(usize),
+    /// The program or library at this place in the view of the process.
+    Process(usize),
+    /// Some library that glibc found and did not name.
+    Unknown,
+    /// Hotbed itself.
+    Runtime,
+}
+
+/// A definition that a layer has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    /// What it stands for.
+    pub(crate) value: Value,
+    /// What it is.
+    pub(crate) kind: SymbolKind,
+    /// Who has it.
+    pub(crate) party: Party,
+    /// In which layer.
+    pub(crate) layer: Layer,
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Query<'a> {
+    /// Its name.
+    pub(crate) name: Name<'a>,
+    /// The version it must have.
+    pub(crate) version: Option<&'a Version>,
+    /// Whether the unit that asks has a definition of its own that counts only if nobody was earlier.
+    pub(crate) shared: bool,
+}
+
+/// All layers, as they are at one moment.
+pub(crate) struct Layers<'a> {
+    /// The order.
+    pub(crate) order: &'a [Layer],
+    /// What the host defined.
+    pub(crate) host: &'a Definitions<'a>,
+    /// Live images in load order.
+    pub(crate) images: &'a [Arc<Image>],
+    /// The process.
+    pub(crate) process: &'a ProcessView,
+}
+
+impl Layers<'_> {
+    /// The first answer in the order. `own` is what the unit that asks has itself, if that is a strong definition.
+    pub(crate) fn find(&self, query: Query<'_>, own: Option<Found>) -> Option<Found> {
+        self.order.iter().find_map(|layer| match layer {
+            Layer::Unit => own,
+            Layer::Host => self.host.find(query),
+            Layer::Images => images::find(self, query),
+            // Names that are not mangled belong to whoever defines them: a C program's own `init` must not become
+            // the host's.
+            Layer::Process if !query.shared || is_mangled(query.name.bytes) => self.process.find(query),
+            Layer::Process | Layer::Fresh | Layer::Archives | Layer::OnDemand => None,
+        })
+    }
+}

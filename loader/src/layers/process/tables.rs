@@ -1,0 +1,170 @@
+//! The symbol tables of what glibc has loaded, and which of them count.
+
+use crate::image::SymbolKind;
+use crate::image::dynamic::Dynamic;
+use crate::image::elf::{PF_R, PF_W, PF_X, PT_DYNAMIC, PT_LOAD, SHN_ABS, STT_GNU_IFUNC, STT_TLS, Symbol};
+use crate::image::headers::Range;
+use crate::image::place::{Place, Segment};
+use crate::image::symbols::{Filter, Name, Symbols};
+use crate::image::versions::Version;
+use crate::layers::Value;
+use crate::loader::Library;
+use crate::sys::libraries::Loaded;
+use crate::sys::memory::Access;
+
+/// The program or one library.
+pub(super) struct Tables {
+    path: String,
+    soname: String,
+    needed: Vec<String>,
+    /// Address of its dynamic section: its identity.
+    dynamic: usize,
+    place: Place,
+    symbols: Option<Symbols>,
+    tls_module: usize,
+    /// Places of what it needs among all tables.
+    needs: Vec<usize>,
+}
+
+impl Tables {
+    /// Reads what is loaded. To be used only as long as it is.
+    pub(super) fn read(loaded: Loaded<'_>) -> Self {
+        let segments = loaded.segments.iter().filter(|segment| segment.p_type == PT_LOAD);
+        let place = Place {
+            base: loaded.base,
+            segments: segments
+                .map(|segment| Segment {
+                    address: segment.p_vaddr,
+                    size: segment.p_memsz,
+                    offset: segment.p_offset,
+                    file_size: segment.p_filesz,
+                    access: Access {
+                        read: segment.p_flags & PF_R != 0,
+                        write: segment.p_flags & PF_W != 0,
+                        execute: segment.p_flags & PF_X != 0,
+                    },
+                })
+                .collect(),
+            settled: true,
+        };
+        let range = loaded.segments.iter().find(|segment| segment.p_type == PT_DYNAMIC);
+        let mut tables = Self {
+            path: loaded.name.to_string_lossy().into_owned(),
+            soname: String::new(),
+            needed: Vec::new(),
+            dynamic: range.map_or(0, |range| place.at(range.p_vaddr)),
+            symbols: None,
+            tls_module: loaded.tls_module,
+            needs: Vec::new(),
+            place,
+        };
+        let Some(range) = range else { return tables };
+        let range = Range { address: range.p_vaddr, size: range.p_memsz };
+        // SAFETY: glibc has mapped and relocated it as its segments say, and it is looked at only as long as it is
+        // loaded.
+        unsafe {
+            let Ok(dynamic) = Dynamic::read(&tables.place, range) else { return tables };
+            let Ok(symbols) = Symbols::new(&tables.place, &dynamic) else { return tables };
+            let text = |offset: u64| {
+                symbols
+                    .text(offset)
+                    .map(|text| String::from_utf8_lossy(text).into_owned())
+                    .unwrap_or_default()
+            };
+            tables.soname = dynamic.soname.map(text).unwrap_or_default();
+            tables.needed = dynamic.needed.iter().map(|name| text(*name)).collect();
+            tables.symbols = Some(symbols);
+        }
+        tables
+    }
+
+    /// Name of the file without its folder.
+    fn file_name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether a needed library of that name is this one.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        !name.is_empty() && (self.soname == name || self.file_name() == name || self.path == name)
+    }
+
+    /// Whether it is that library.
+    pub(super) fn is(&self, library: &Library) -> bool {
+        self.dynamic == library.dynamic()
+    }
+
+    /// Its path; empty for the program.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Places of what it needs among all tables.
+    pub(super) fn needs(&self) -> &[usize] {
+        &self.needs
+    }
+
+    /// What lets names pass that it may have.
+    pub(super) fn filter(&self) -> Filter {
+        match &self.symbols {
+            // It answers for functions that it does not define.
+            Some(_) if self.has_stand_ins() => Filter::OPEN,
+            Some(symbols) => symbols.filter(),
+            None => Filter::OPEN,
+        }
+    }
+
+    /// Whether it is a program at a fixed address.
+    fn has_stand_ins(&self) -> bool {
+        self.place.base == 0
+    }
+
+    /// What it has under that name. `program` says that it is the program, `from_start` that it was there when that
+    /// started, so that its thread-local block is at a fixed distance from the thread pointer.
+    pub(super) fn find(
+        &self,
+        name: Name<'_>,
+        version: Option<&Version>,
+        program: bool,
+        from_start: bool,
+    ) -> Option<(Value, SymbolKind)> {
+        let symbols = self.symbols.as_ref()?;
+        if let Some((_, symbol)) = symbols.find(name, version) {
+            return Some(self.value(symbol, from_start));
+        }
+        // Where the code of a program is not position-independent, this is the function's address for everybody.
+        let (_, symbol) = (program && self.has_stand_ins()).then(|| symbols.find_stand_in(name)).flatten()?;
+        Some((Value::Address(self.place.at(symbol.value)), SymbolKind::Function))
+    }
+
+    fn value(&self, symbol: &Symbol, fixed: bool) -> (Value, SymbolKind) {
+        let kind = SymbolKind::of(symbol);
+        let value = match symbol.kind() {
+            STT_TLS => Value::Tls { module: self.tls_module, offset: symbol.value as usize, fixed },
+            _ if symbol.section == SHN_ABS => Value::Address(symbol.value as usize),
+            STT_GNU_IFUNC => {
+                let resolver = self.place.at(symbol.value);
+                // SAFETY: glibc has relocated the library, so its resolvers may be called, as glibc does itself.
+                Value::Address(unsafe { crate::image::call_resolver(resolver) })
+            }
+            _ => Value::Address(self.place.at(symbol.value)),
+        };
+        (value, kind)
+    }
+}
+
+/// Finds out who needs whom, and how many of the tables were there when the program started: these are the front of
+/// glibc's list, up to the last that anything in that front needs.
+pub(super) fn connect(tables: &mut [Tables]) -> usize {
+    for at in 0..tables.len() {
+        let place = |name: &String| tables.iter().position(|table| table.is_called(name));
+        let needs = tables[at].needed.iter().filter_map(place).collect();
+        tables[at].needs = needs;
+    }
+    let mut end = tables.len().min(1);
+    let mut at = 0;
+    while at < end {
+        end = tables[at].needs.iter().map(|need| need + 1).fold(end, usize::max);
+        at += 1;
+    }
+    end
+}

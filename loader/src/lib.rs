@@ -1,0 +1,18 @@
+//! Hotbed's loader: maps images, searches layers, opens shared libraries and keeps the store. It knows no LLVM.
+
+pub mod boundary;
+pub mod codec;
+mod error;
+pub mod image;
+pub mod layers;
+mod loader;
+pub mod store;
+pub mod sys;
+#[cfg(test)]
+mod testing;
+
+pub use error::{LoadError, Unresolved, demangle};
+pub use image::{Definition, Export, Image, ImageError, ImageSource, Import, LoadTimes, SymbolKind};
+pub use layers::{Layer, Resolution};
+pub use loader::{Library, LibraryRequest, Loader, LoaderOptions};
+pub use sys::arguments::ProgramArguments;

@@ -1,0 +1,182 @@
+//! Ordinary shared libraries, opened by glibc.
+
+use crate::image::map::Mapped;
+use crate::sys::libraries::Handle;
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which library to open.
+#[derive(Debug, Clone, Copy)]
+pub enum LibraryRequest<'a> {
+    /// A file.
+    Path(&'a Path),
+    /// A library by its name without `lib` and suffix, as for the linker's `-l`: `z` is `libz.so`, or else the
+    /// highest `libz.so.N` that the run-time linker knows.
+    Name(&'a str),
+}
+
+impl fmt::Display for LibraryRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A shared library that was opened with `dlopen`. Dropped by the last who holds it, it is closed; images that are
+/// bound to it hold it.
+#[derive(Debug)]
+pub struct Library {
+    handle: Handle,
+    asked: String,
+    path: String,
+    dynamic: usize,
+}
+
+impl Library {
+    /// The path that it was found at.
+    pub fn path(&self) -> &Path {
+        Path::new(&self.path)
+    }
+
+    /// The name or path that it was asked for by.
+    pub fn name(&self) -> &str {
+        &self.asked
+    }
+
+    /// The address of `symbol` in it or in what it needs; that of the calling thread's instance for a thread-local
+    /// variable.
+    pub fn get(&self, symbol: &str) -> Option<usize> {
+        self.handle.symbol(&CString::new(symbol).ok()?)
+    }
+
+    pub(crate) fn dynamic(&self) -> usize {
+        self.dynamic
+    }
+
+    /// Whether an image that needs `name` means this one.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.asked == name || self.path == name || self.path.rsplit('/').next() == Some(name)
+    }
+
+    pub(crate) fn open(request: LibraryRequest<'_>, global: bool) -> Result<Self, String> {
+        match request {
+            LibraryRequest::Path(path) => {
+                // Without a slash `dlopen` would look elsewhere.
+                let path = if path.components().count() == 1 && !path.as_os_str().as_bytes().contains(&b'/') {
+                    Path::new(".").join(path)
+                } else {
+                    path.to_owned()
+                };
+                Self::open_path(&path, global)
+            }
+            LibraryRequest::Name(name) => Self::open_named(name, global),
+        }
+    }
+
+    /// Opens what an image needs: in the folders that it names itself, or else where `dlopen` looks.
+    pub(crate) fn needed(name: &str, mapped: &Mapped, global: bool) -> Result<Arc<Self>, String> {
+        if !name.contains('/') {
+            for folder in search_path(mapped) {
+                let path = folder.join(name);
+                if path.exists() {
+                    let mut library = Self::open_path(&path, global)?;
+                    library.asked = name.to_owned();
+                    return Ok(Arc::new(library));
+                }
+            }
+        }
+        Self::open_found(name, global).map(Arc::new)
+    }
+
+    fn open_path(path: &Path, global: bool) -> Result<Self, String> {
+        let name = path.to_string_lossy().into_owned();
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| "a zero byte in the path")?;
+        Self::from_handle(Handle::open(&path, global)?, name)
+    }
+
+    fn open_found(name: &str, global: bool) -> Result<Self, String> {
+        let c_name = CString::new(name).map_err(|_| "a zero byte in the name")?;
+        Self::from_handle(Handle::open(&c_name, global)?, name.to_owned())
+    }
+
+    fn open_named(name: &str, global: bool) -> Result<Self, String> {
+        if name.is_empty() || name.contains('/') {
+            return Err("not the name of a library".into());
+        }
+        let plain = format!("lib{name}.so");
+        // The file that linkers use may be missing, or a text that only linkers understand.
+        let first = match Self::open_found(&plain, global) {
+            Ok(library) => return Ok(library),
+            Err(reason) => reason,
+        };
+        for candidate in numbered(&plain) {
+            if let Ok(library) = Self::open_found(&candidate, global) {
+                return Ok(library);
+            }
+        }
+        Err(first)
+    }
+
+    fn from_handle(handle: Handle, asked: String) -> Result<Self, String> {
+        let (dynamic, path) = handle.identity().ok_or("it is not known to the run-time linker")?;
+        Ok(Self { handle, asked, path, dynamic })
+    }
+}
+
+/// The folders that an image wants its libraries looked for in.
+fn search_path(mapped: &Mapped) -> Vec<PathBuf> {
+    let Some(text) = mapped.dynamic.search_path.and_then(|offset| mapped.symbols.text(offset)) else {
+        return Vec::new();
+    };
+    let text = String::from_utf8_lossy(text);
+    let origin = mapped.path.as_deref().and_then(Path::parent).map(|folder| {
+        if folder.as_os_str().is_empty() { ".".into() } else { folder.to_string_lossy().into_owned() }
+    });
+    let folders = text.split(':').filter(|folder| !folder.is_empty()).filter_map(|folder| {
+        if !folder.contains('$') {
+            return Some(PathBuf::from(folder));
+        }
+        // An image from memory has no place of its own.
+        let origin = origin.as_ref()?;
+        Some(PathBuf::from(folder.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)))
+    });
+    folders.collect()
+}
+
+/// Names of libraries that are `plain` with a number after it, highest first: those in the run-time linker's cache
+/// and in the folders it looks into.
+fn numbered(plain: &str) -> Vec<String> {
+    let prefix = format!("{plain}.");
+    let mut found = BTreeSet::new();
+    let mut add = |name: &str| {
+        if let Some(rest) = name.strip_prefix(&prefix)
+            && let Some(numbers) =
+                rest.split('.').map(|number| number.parse::<u32>().ok()).collect::<Option<Vec<_>>>()
+        {
+            found.insert((numbers, name.to_owned()));
+        }
+    };
+    if let Ok(cache) = std::fs::read("/etc/ld.so.cache") {
+        for name in cache.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok()) {
+            add(name);
+        }
+    }
+    let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = path.split([':', ';']).filter(|folder| !folder.is_empty());
+    let usual =
+        ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
+    for folder in folders.chain(usual) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if let Some(name) = entry.file_name().to_str() {
+                add(name);
+            }
+        }
+    }
+    found.into_iter().rev().map(|(_, name)| name).collect()
+}

@@ -1,0 +1,291 @@
+//! The store: images kept on disk, found again by what they were made from.
+//!
+//! A request has a [`Key`]: flags, kinds and names of inputs, environment, the build of Hotbed; not the contents of
+//! files. Under the key lies a manifest with the newest few results; each names an image and every file, place and
+//! folder it depends on, with hashes of their contents. An entry serves when all of them are still the same.
+//!
+//! ```text
+//! <store>/manifests/<key>          see `manifest`
+//! <store>/images/<checksum>.hbi    an image; its name is the checksum in its note
+//! <store>/verified/<hash>          empty: a file with the identity that was hashed has been verified
+//! <store>/tmp-...                  being written
+//! ```
+//!
+//! The directory belongs to this user and nobody else may write to it. Files are written under a temporary name,
+//! synced and renamed, so that a reader sees all of a file or nothing; they are never changed afterwards, so a descriptor
+//! that was verified stays what it was. Whatever is wrong with an entry is a [`Miss`] with a name, never an error.
+//!
+//! A warm start is a handful of system calls: one to check the directory, four for the manifest, one status call for
+//! each dependency, two for the image.
+
+mod key;
+mod manifest;
+mod reasons;
+mod record;
+
+pub use key::Key;
+pub use reasons::{Miss, StoreError};
+pub use record::Record;
+
+use crate::boundary::Dependency;
+use crate::image::note;
+use crate::sys::files::{self, FileIdentity, FileKind, FileStatus, Stamp};
+use manifest::{Entry, Manifest};
+use record::Checker;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const MANIFESTS: &str = "manifests";
+const IMAGES: &str = "images";
+const VERIFIED: &str = "verified";
+
+/// Makes temporary names of one process differ.
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A directory of images. Any number of threads and processes may use one at the same time.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// An image that the store has.
+#[derive(Debug)]
+pub struct Hit {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The image itself, open for reading, verified.
+    pub file: OwnedFd,
+    /// The checksum in its note.
+    pub checksum: [u8; 32],
+    /// What it was made from.
+    pub record: Record,
+}
+
+impl Store {
+    /// The store in `root`, which is made when it does not exist.
+    ///
+    /// # Errors
+    /// When it cannot be made, is no directory, belongs to another user or may be written to by others.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let unusable = |reason: &str| StoreError::Unusable { path: root.into(), reason: reason.into() };
+        let status = match FileStatus::of_link(root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => files::create_private_folders(root)
+                .and_then(|()| FileStatus::of_link(root))
+                .map_err(|e| StoreError::System { operation: "make", path: root.into(), source: e })?,
+            other => other.map_err(|e| StoreError::System {
+                operation: "look at",
+                path: root.into(),
+                source: e,
+            })?,
+        };
+        match status.kind {
+            FileKind::Folder => {}
+            FileKind::Link => return Err(unusable("it is a symbolic link")),
+            _ => return Err(unusable("it is not a directory")),
+        }
+        if status.owner != files::effective_user() {
+            return Err(unusable("it belongs to another user"));
+        }
+        if status.mode & 0o022 != 0 {
+            return Err(unusable("other users may write to it"));
+        }
+        Ok(Self { root: root.into() })
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The image for `key`, when everything it depends on is what it was. Relative dependencies are looked for in
+    /// `directory`.
+    ///
+    /// # Errors
+    /// The reason why no entry serves: that of the newest entry, when there are several.
+    pub fn find(&self, key: &Key, directory: &Path) -> Result<Hit, Miss> {
+        let path = self.manifest_path(key);
+        let bytes = match files::open_no_follow(&path) {
+            Ok((file, status)) => files::contents_of(&file, status.identity.size),
+            Err(e) => Err(e),
+        };
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Miss::NoEntry),
+            Err(e) => return Err(Miss::ManifestUnreadable(e.kind())),
+        };
+        let mut manifest = Manifest::decode(&bytes).map_err(|e| Miss::ManifestDamaged(e.0))?;
+        let mut checker = Checker::new(directory);
+        let mut first = None;
+        for at in 0..manifest.entries.len() {
+            let found = checker
+                .check(&mut manifest.entries[at].record)
+                .and_then(|changed| self.open_image(&mut manifest.entries[at], changed));
+            match found {
+                Ok((file, memos_changed)) => {
+                    if memos_changed {
+                        // Best effort: without it the next start hashes again.
+                        let _ = self.write(&path, &manifest.encode(), false);
+                    }
+                    let Entry { checksum, record, .. } = manifest.entries.swap_remove(at);
+                    return Ok(Hit { path: self.image_path(&checksum), file, checksum, record });
+                }
+                Err(miss) => {
+                    first.get_or_insert(miss);
+                }
+            }
+        }
+        Err(first.unwrap_or(Miss::NoEntry))
+    }
+
+    /// Takes an image in: the result for `key` in `directory`, made from `dependencies` by a compilation that began at
+    /// `started`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unstable`] when a dependency may have changed since `started`; otherwise what is wrong with the
+    /// directory or the image. Nothing is left behind.
+    pub fn insert(
+        &self,
+        key: &Key,
+        directory: &Path,
+        dependencies: &[Dependency],
+        started: Stamp,
+        image: BorrowedFd<'_>,
+    ) -> Result<Hit, StoreError> {
+        let record = Record::take(directory, dependencies, started)?;
+        let system =
+            |operation, path: &Path, source| StoreError::System { operation, path: path.into(), source };
+        let bytes = files::contents(image).map_err(|e| system("read the image for", &self.root, e))?;
+        let checksum = note::verify(&bytes)?;
+        let path = self.image_path(&checksum);
+        if !self.holds_image(&path, &checksum) {
+            self.write(&path, &bytes, true).map_err(|e| system("write to", &path, e))?;
+        }
+        let (file, status) = files::open_no_follow(&path).map_err(|e| system("read", &path, e))?;
+        let memo = status.identity.is_settled(Stamp::now()).then_some(status.identity);
+
+        let manifest_path = self.manifest_path(key);
+        let mut manifest = files::open_no_follow(&manifest_path)
+            .and_then(|(file, status)| files::contents_of(&file, status.identity.size))
+            .ok()
+            .and_then(|bytes| Manifest::decode(&bytes).ok())
+            .unwrap_or_default();
+        manifest.add(Entry { checksum, memo, record: record.clone() });
+        self.write(&manifest_path, &manifest.encode(), true)
+            .map_err(|e| system("write to", &manifest_path, e))?;
+        Ok(Hit { path, file: file.into(), checksum, record })
+    }
+
+    /// Whether a file with this identity has been verified before.
+    pub fn is_verified(&self, identity: &FileIdentity) -> bool {
+        std::fs::symlink_metadata(self.verified_path(identity)).is_ok_and(|m| m.is_file())
+    }
+
+    /// Remembers that the file with this identity was verified, if it has been left alone for long enough.
+    ///
+    /// # Errors
+    /// When it cannot be written down; it is only a memo.
+    pub fn remember_verified(&self, identity: &FileIdentity) -> Result<(), StoreError> {
+        if !identity.is_settled(Stamp::now()) {
+            return Ok(());
+        }
+        let path = self.verified_path(identity);
+        let made = match files::create_private(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                files::create_private_folders(&self.root.join(VERIFIED))
+                    .and_then(|()| files::create_private(&path))
+            }
+            other => other,
+        };
+        match made {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(e) => Err(StoreError::System { operation: "write to", path, source: e }),
+        }
+    }
+
+    /// Opens an entry's image and makes sure of its contents. Says beside it whether the memos have changed.
+    fn open_image(&self, entry: &mut Entry, memos_changed: bool) -> Result<(OwnedFd, bool), Miss> {
+        let path = self.image_path(&entry.checksum);
+        let (file, status) = files::open_no_follow(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => Miss::ImageMissing,
+            _ => Miss::ImageDamaged(e.to_string()),
+        })?;
+        let mut changed = memos_changed;
+        if entry.memo != Some(status.identity) {
+            let now = Stamp::now();
+            let bytes = files::contents_of(&file, status.identity.size)
+                .map_err(|e| Miss::ImageDamaged(e.to_string()))?;
+            let checksum = note::verify(&bytes).map_err(|e| Miss::ImageDamaged(e.to_string()))?;
+            if checksum != entry.checksum {
+                return Err(Miss::ImageDamaged("it is another image".into()));
+            }
+            let memo = status.identity.is_settled(now).then_some(status.identity);
+            changed |= memo.is_some();
+            entry.memo = memo.or(entry.memo);
+        }
+        Ok((file.into(), changed))
+    }
+
+    fn holds_image(&self, path: &Path, checksum: &[u8; 32]) -> bool {
+        files::open_no_follow(path)
+            .and_then(|(file, status)| files::contents_of(&file, status.identity.size))
+            .is_ok_and(|bytes| note::verify(&bytes).as_ref() == Ok(checksum))
+    }
+
+    /// Writes a file as a whole: under a temporary name, then renamed.
+    fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+        let (temporary, mut file) = self.temporary()?;
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
+            .and_then(|()| match std::fs::rename(&temporary, path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    path.parent().map_or(Ok(()), files::create_private_folders)?;
+                    std::fs::rename(&temporary, path)
+                }
+                other => other,
+            });
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    fn temporary(&self) -> io::Result<(PathBuf, File)> {
+        let process = std::process::id();
+        loop {
+            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let path = self.root.join(format!("tmp-{process}-{count}"));
+            match files::create_private(&path) {
+                // Left behind by a process that had the same number.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(e),
+                Ok(file) => return Ok((path, file)),
+            }
+        }
+    }
+
+    fn manifest_path(&self, key: &Key) -> PathBuf {
+        self.named(MANIFESTS, &key.hex(), "")
+    }
+
+    fn image_path(&self, checksum: &[u8; 32]) -> PathBuf {
+        self.named(IMAGES, &blake3::Hash::from_bytes(*checksum).to_hex(), ".hbi")
+    }
+
+    fn verified_path(&self, identity: &FileIdentity) -> PathBuf {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&note::FORMAT_VERSION.to_le_bytes()).update(&identity.to_bytes());
+        self.named(VERIFIED, &hasher.finalize().to_hex(), "")
+    }
+
+    fn named(&self, folder: &str, name: &str, suffix: &str) -> PathBuf {
+        self.root.join(format!("{folder}/{name}{suffix}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! The only place with calls to the operating system and to glibc's run-time linker.
+
+pub mod arguments;
+pub(crate) mod exit;
+pub mod files;
+pub(crate) mod libraries;
+pub mod memory;
+pub mod processes;
+pub mod sockets;
+pub mod start;
+pub mod threads;
+pub(crate) mod unwind;

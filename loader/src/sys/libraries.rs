@@ -1,0 +1,154 @@
+//! glibc's run-time linker: `dlopen` and its relatives, and the list of what is loaded.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// A library that `dlopen` opened; dropped, it is closed.
+#[derive(Debug)]
+pub(crate) struct Handle(*mut c_void);
+
+// SAFETY: glibc's functions on handles may be called from any thread.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    /// Opens the library that `dlopen` finds under `name`, with everything bound at once.
+    ///
+    /// # Errors
+    /// `dlerror`'s words.
+    pub(crate) fn open(name: &CStr, global: bool) -> Result<Self, String> {
+        let scope = if global { libc::RTLD_GLOBAL } else { libc::RTLD_LOCAL };
+        // SAFETY: a terminated name. The library's constructors run: opening a library means trusting it.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | scope) };
+        if handle.is_null() { Err(last_error()) } else { Ok(Self(handle)) }
+    }
+
+    /// The address of `name` in the library or what it needs.
+    pub(crate) fn symbol(&self, name: &CStr) -> Option<usize> {
+        // SAFETY: an open handle and a terminated name.
+        let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
+        if address.is_null() {
+            last_error();
+            None
+        } else {
+            Some(address as usize)
+        }
+    }
+
+    /// Address of the library's dynamic section, by which it is known in [`for_each`], and its path.
+    pub(crate) fn identity(&self) -> Option<(usize, String)> {
+        /// The public beginning of glibc's `struct link_map`.
+        #[repr(C)]
+        struct LinkMap {
+            base: usize,
+            name: *const c_char,
+            dynamic: usize,
+        }
+        let mut map = MaybeUninit::<*const LinkMap>::uninit();
+        // SAFETY: an open handle; the request writes one pointer, to something that lives as long as the library.
+        unsafe {
+            if libc::dlinfo(self.0, libc::RTLD_DI_LINKMAP, map.as_mut_ptr().cast()) != 0 {
+                last_error();
+                return None;
+            }
+            let map = &*map.assume_init();
+            Some((map.dynamic, CStr::from_ptr(map.name).to_string_lossy().into_owned()))
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the handle is open, and everything that was taken from the library is gone by now.
+        unsafe { libc::dlclose(self.0) };
+    }
+}
+
+/// What `dlsym` finds for everybody, of that version if one is given. Never to be called from [`for_each`].
+pub(crate) fn default_symbol(name: &CStr, version: Option<&CStr>) -> Option<usize> {
+    // SAFETY: terminated names.
+    let address = unsafe {
+        match version {
+            Some(version) => libc::dlvsym(libc::RTLD_DEFAULT, name.as_ptr(), version.as_ptr()),
+            None => libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()),
+        }
+    };
+    if address.is_null() {
+        last_error();
+        None
+    } else {
+        Some(address as usize)
+    }
+}
+
+fn last_error() -> String {
+    // SAFETY: the text belongs to this thread until its next call of this kind.
+    unsafe {
+        let text = libc::dlerror();
+        if text.is_null() {
+            "no reason given".into()
+        } else {
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    }
+}
+
+/// Something that glibc has loaded: the program or a library.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loaded<'a> {
+    /// What is added to the addresses in the file.
+    pub(crate) base: usize,
+    /// Path; empty for the program.
+    pub(crate) name: &'a CStr,
+    /// Program headers.
+    pub(crate) segments: &'a [libc::Elf64_Phdr],
+    /// Number of its thread-local block for `__tls_get_addr`, 0 if it has none.
+    pub(crate) tls_module: usize,
+}
+
+/// How many libraries were ever loaded into and unloaded from the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Generation {
+    added: u64,
+    removed: u64,
+}
+
+/// Calls `visit` with everything loaded, in glibc's order, until it says `false`. Nothing is unloaded meanwhile.
+/// `visit` must not call `dlopen` or `dlsym`: others hold the locks of these when they wait for the one held here.
+pub(crate) fn for_each(mut visit: impl FnMut(Loaded<'_>) -> bool) -> Generation {
+    let mut state = (Generation::default(), &mut visit as &mut dyn FnMut(Loaded<'_>) -> bool);
+    // SAFETY: the callback gets the pointer that is passed here, while `state` is alive.
+    unsafe { libc::dl_iterate_phdr(Some(visit_one), ptr::from_mut(&mut state).cast()) };
+    state.0
+}
+
+/// The present generation.
+pub(crate) fn generation() -> Generation {
+    for_each(|_| false)
+}
+
+type VisitState<'a> = (Generation, &'a mut dyn FnMut(Loaded<'_>) -> bool);
+
+unsafe extern "C" fn visit_one(info: *mut libc::dl_phdr_info, _size: usize, state: *mut c_void) -> c_int {
+    // SAFETY: `for_each` passes a pointer to its state.
+    let state = unsafe { &mut *state.cast::<VisitState<'_>>() };
+    // SAFETY: glibc passes a filled struct; every glibc since 2.4 fills all fields.
+    let info = unsafe { &*info };
+    state.0 = Generation { added: info.dlpi_adds, removed: info.dlpi_subs };
+    // SAFETY: name and program headers are those of a loaded library, and it stays loaded during the call.
+    let loaded = unsafe {
+        Loaded {
+            base: info.dlpi_addr as usize,
+            name: if info.dlpi_name.is_null() { c"" } else { CStr::from_ptr(info.dlpi_name) },
+            segments: if info.dlpi_phdr.is_null() {
+                &[]
+            } else {
+                std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
+            },
+            tls_module: info.dlpi_tls_modid,
+        }
+    };
+    c_int::from(!(state.1)(loaded))
+}

@@ -1,0 +1,210 @@
+//! Mappings: address space that belongs to an image.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+/// Size of a page; x86-64 Linux has no other.
+pub const PAGE: usize = 4096;
+
+/// `address` rounded down to a page.
+pub const fn page_down(address: usize) -> usize {
+    address & !(PAGE - 1)
+}
+
+/// `address` rounded up to a page; `None` past the end of the address space.
+pub const fn page_up(address: usize) -> Option<usize> {
+    match address.checked_add(PAGE - 1) {
+        Some(sum) => Some(page_down(sum)),
+        None => None,
+    }
+}
+
+/// What may be done with memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Access {
+    /// Reading.
+    pub read: bool,
+    /// Writing.
+    pub write: bool,
+    /// Executing.
+    pub execute: bool,
+}
+
+impl Access {
+    fn bits(self) -> i32 {
+        (if self.read { libc::PROT_READ } else { 0 })
+            | (if self.write { libc::PROT_WRITE } else { 0 })
+            | (if self.execute { libc::PROT_EXEC } else { 0 })
+    }
+}
+
+/// One contiguous piece of address space, given back when dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    start: usize,
+    length: usize,
+}
+
+impl Mapping {
+    /// Reserves `length` bytes (a multiple of [`PAGE`], not zero) wherever there is room and maps `file` privately
+    /// from `offset` (a multiple of [`PAGE`]) over all of it. What lies past the end of the file must not be touched.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of_file(file: BorrowedFd<'_>, offset: u64, length: usize, access: Access) -> io::Result<Self> {
+        // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                access.bits(),
+                libc::MAP_PRIVATE,
+                file.as_raw_fd(),
+                file_offset(offset)?,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start as usize, length })
+    }
+
+    /// Address of the first byte.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// How many bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Maps `file` from `offset` privately over `length` bytes at `at` within this mapping; all three are multiples
+    /// of [`PAGE`]. `populate` brings all pages in at once, as copies of its own if they are writable.
+    ///
+    /// # Errors
+    /// What the system says, or that the range is not inside.
+    pub fn replace_with_file(
+        &mut self,
+        at: usize,
+        length: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        access: Access,
+        populate: bool,
+    ) -> io::Result<()> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | if populate { libc::MAP_POPULATE } else { 0 };
+        self.replace(at, length, access, flags, file.as_raw_fd(), file_offset(offset)?)
+    }
+
+    /// Puts zeros over `length` bytes at `at`, multiples of [`PAGE`].
+    ///
+    /// # Errors
+    /// As for [`Mapping::replace_with_file`].
+    pub fn replace_with_zeros(&mut self, at: usize, length: usize, access: Access) -> io::Result<()> {
+        self.replace(at, length, access, libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_ANONYMOUS, -1, 0)
+    }
+
+    fn replace(
+        &mut self,
+        at: usize,
+        length: usize,
+        access: Access,
+        flags: i32,
+        file: i32,
+        offset: libc::off_t,
+    ) -> io::Result<()> {
+        let place = self.place(at, length)?;
+        // SAFETY: the range lies inside this mapping, which nobody else has references into while it is borrowed
+        // mutably.
+        let start = unsafe { libc::mmap(place as *mut _, length, access.bits(), flags, file, offset) };
+        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Changes what may be done with `length` bytes at `at`, multiples of [`PAGE`].
+    ///
+    /// # Errors
+    /// As for [`Mapping::replace_with_file`].
+    ///
+    /// # Safety
+    /// Nobody relies on an access to that range that is taken away.
+    pub unsafe fn protect(&self, at: usize, length: usize, access: Access) -> io::Result<()> {
+        let place = self.place(at, length)?;
+        // SAFETY: the range lies inside this mapping; the rest is the caller's promise.
+        if unsafe { libc::mprotect(place as *mut _, length, access.bits()) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    fn place(&self, at: usize, length: usize) -> io::Result<usize> {
+        if at.checked_add(length).is_none_or(|end| end > self.length) {
+            return Err(io::Error::other("outside of the mapping"));
+        }
+        Ok(self.start + at)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours, and whoever drops it has ended all use of it.
+        unsafe { libc::munmap(self.start as *mut _, self.length) };
+    }
+}
+
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::Error::other("an offset that no file has"))
+}
+
+/// Reads into `buffer` from `offset` of `file` until it is full or the file ends; gives the number of bytes read.
+///
+/// # Errors
+/// What the system says.
+pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let rest = &mut buffer[done..];
+        // SAFETY: the kernel writes at most as many bytes as `rest` has.
+        let read = unsafe {
+            libc::pread(
+                file.as_raw_fd(),
+                rest.as_mut_ptr().cast(),
+                rest.len(),
+                file_offset(offset + done as u64)?,
+            )
+        };
+        match read {
+            0 => break,
+            read if read > 0 => done += read as usize,
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Bytes in `file`; an error for what is no ordinary file.
+///
+/// # Errors
+/// What the system says.
+pub fn size_of(file: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut status = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: fstat fills the struct when it returns 0.
+    let status = unsafe {
+        if libc::fstat(file.as_raw_fd(), status.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        status.assume_init()
+    };
+    if status.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(io::Error::other("not an ordinary file"));
+    }
+    Ok(status.st_size as u64)
+}

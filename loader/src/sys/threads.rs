@@ -1,0 +1,108 @@
+//! Threads of ours, the end of any thread, and forks.
+
+use std::ffi::{c_uint, c_void};
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+use std::thread::{Builder, JoinHandle};
+
+/// Starts a thread with `stack_bytes` of stack that never receives a signal of the process: every signal is blocked
+/// in it from its first instruction on, so that a signal the host waits for reaches the host.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn spawn_quiet<T: Send + 'static>(
+    name: &str,
+    stack_bytes: usize,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let builder = Builder::new().name(name.to_owned()).stack_size(stack_bytes);
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: both sets are written before they are read; a new thread inherits the mask of the one that makes it.
+    let result = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr())
+    };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(result));
+    }
+    let thread = builder.spawn(run);
+    // SAFETY: `before` was filled by the call above, which succeeded.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    thread
+}
+
+/// A value of every thread whose `end` is called when a thread that has one ends: after the destructors of C++ and
+/// Rust thread-locals, and in the last of the rounds that glibc makes over such values, so that values of others
+/// that end earlier can still use what hangs on this one.
+#[derive(Debug)]
+pub(crate) struct ThreadEnd {
+    key: OnceLock<c_uint>,
+}
+
+impl ThreadEnd {
+    /// Nothing is reserved before the first use.
+    pub(crate) const fn new() -> Self {
+        Self { key: OnceLock::new() }
+    }
+
+    /// Arranges for `end(value)` at the end of the calling thread. `end` may be called up to four times; when it
+    /// wants to be called in the next round, it calls this again. Every call must pass the same `end`.
+    ///
+    /// # Errors
+    /// When the process has no more room for such values.
+    pub(crate) fn set(&self, value: *mut c_void, end: unsafe extern "C" fn(*mut c_void)) -> io::Result<()> {
+        let key = match self.key.get() {
+            Some(key) => *key,
+            None => {
+                let mut key = 0;
+                // SAFETY: `key` is a place for the result.
+                let result = unsafe { libc::pthread_key_create(&mut key, Some(end)) };
+                if result != 0 {
+                    return Err(io::Error::from_raw_os_error(result));
+                }
+                if self.key.set(key).is_err() {
+                    // SAFETY: another thread was first; this one has no values yet.
+                    unsafe { libc::pthread_key_delete(key) };
+                }
+                *self.key.get().unwrap_or(&key)
+            }
+        };
+        // SAFETY: the key is valid for the rest of the process.
+        match unsafe { libc::pthread_setspecific(key, value) } {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Rounds that glibc makes over the values of a thread that ends.
+pub(crate) const END_ROUNDS: u32 = 4;
+
+/// Has `before` called before every `fork` in the thread that forks, and `after` in that thread of the parent and in
+/// the only one of the child. When there is no memory for that, forking goes on as if this had not been asked for.
+pub(crate) fn at_fork(before: extern "C" fn(), after: extern "C" fn()) {
+    // SAFETY: plain functions that live as long as this code, which stays loaded once it has been used.
+    unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test shall say where")]
+    use super::*;
+
+    #[test]
+    fn a_quiet_thread_blocks_every_signal_and_its_maker_does_not() {
+        let blocked = || {
+            let mut mask = MaybeUninit::<libc::sigset_t>::uninit();
+            // SAFETY: asks for the mask only.
+            unsafe {
+                libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), mask.as_mut_ptr());
+                libc::sigismember(mask.as_ptr(), libc::SIGTERM) == 1
+            }
+        };
+        assert!(spawn_quiet("quiet", 1 << 16, blocked).unwrap().join().unwrap());
+        assert!(!blocked());
+    }
+}

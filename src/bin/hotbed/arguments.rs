@@ -1,0 +1,560 @@
+//! The command line of `hotbed run` and `hotbed image build`: clang's own flags, our options, files, and after `--` the
+//! program's arguments. Parsed by hand, because clang's grammar decides what is a file and what is a flag's value.
+
+use hotbed::Lang;
+use std::ffi::{CStr, OsStr};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A command line, taken apart. Everything borrows from the process's own arguments.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Arguments {
+    /// Flags and files in the order they were given.
+    pub(crate) pieces: Vec<Piece>,
+    /// Our own options.
+    pub(crate) options: Options,
+    /// What came after `--`.
+    pub(crate) program: Vec<&'static CStr>,
+}
+
+/// A flag for clang or a file.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Piece {
+    /// A flag, or a flag's value.
+    Flag(&'static str),
+    /// A file.
+    File(File),
+}
+
+/// A file, or standard input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct File {
+    /// As it was given.
+    pub(crate) argument: &'static CStr,
+    /// What is in it.
+    pub(crate) kind: Kind,
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    /// Something to compile or link.
+    Input(Lang),
+    /// An image, `.hbi`.
+    Image,
+    /// A shared library, `.so` or `.so.N`.
+    SharedLibrary,
+}
+
+/// Our own options.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Options {
+    /// `--entry SYMBOL`.
+    pub(crate) entry: Option<&'static str>,
+    /// `--no-cache`.
+    pub(crate) no_cache: bool,
+    /// `--cache-dir DIR`.
+    pub(crate) cache_dir: Option<&'static Path>,
+    /// `--isolate`.
+    pub(crate) isolate: bool,
+    /// `--verbose`.
+    pub(crate) verbose: bool,
+    /// `--timings`, `--timings=json`.
+    pub(crate) timings: Option<TimingsFormat>,
+    /// `--help`.
+    pub(crate) help: bool,
+    /// `-o OUT`, when an image is built.
+    pub(crate) output: Option<&'static Path>,
+}
+
+/// How `--timings` prints.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum TimingsFormat {
+    /// For people.
+    Table,
+    /// One object on one line.
+    Json,
+}
+
+/// What the command line is for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Purpose {
+    /// `hotbed run`.
+    Run,
+    /// `hotbed image build`.
+    BuildImage,
+}
+
+/// Why a command line makes no sense.
+#[derive(Debug, PartialEq)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Flags of clang whose value is the next argument, when nothing is joined to them. (Those of other object formats,
+/// which clang takes and ignores here, are not listed.)
+const TAKES_VALUE: &[&str] = &[
+    "--assert",
+    "--config",
+    "--define-macro",
+    "--dyld-prefix",
+    "--for-linker",
+    "--force-link",
+    "--include-directory",
+    "--include-directory-after",
+    "--include-prefix",
+    "--include-with-prefix",
+    "--include-with-prefix-after",
+    "--include-with-prefix-before",
+    "--library-directory",
+    "--no-system-header-prefix",
+    "--param",
+    "--prefix",
+    "--rtlib",
+    "--std",
+    "--stdlib",
+    "--sysroot",
+    "--system-header-prefix",
+    "--undefine-macro",
+    "-A",
+    "-B",
+    "-D",
+    "-F",
+    "-G",
+    "-I",
+    "-L",
+    "-MF",
+    "-MJ",
+    "-MQ",
+    "-MT",
+    "-T",
+    "-U",
+    "-V",
+    "-Xanalyzer",
+    "-Xarch_device",
+    "-Xarch_host",
+    "-Xassembler",
+    "-Xclang",
+    "-Xclangas",
+    "-Xlinker",
+    "-Xopenmp-target",
+    "-Xpreprocessor",
+    "-Zlinker-input",
+    "-arch",
+    "-b",
+    "-ccc-gcc-name",
+    "-ccc-install-dir",
+    "-cxx-isystem",
+    "-dependency-dot",
+    "-dependency-file",
+    "-dumpdir",
+    "-e",
+    "-fdebug-compilation-dir",
+    "-fmodule-implementation-of",
+    "-fmodules-user-build-path",
+    "-fnew-alignment",
+    "-framework",
+    "-ftrapv-handler",
+    "-gen-cdb-fragment-path",
+    "-idirafter",
+    "-iframework",
+    "-imacros",
+    "-imultilib",
+    "-include",
+    "-include-pch",
+    "-init",
+    "-iprefix",
+    "-iquote",
+    "-isysroot",
+    "-isystem",
+    "-isystem-after",
+    "-ivfsoverlay",
+    "-iwithprefix",
+    "-iwithprefixbefore",
+    "-iwithsysroot",
+    "-l",
+    "-mllvm",
+    "-mthread-model",
+    "-object-file-name",
+    "-resource-dir",
+    "-rpath",
+    "-serialize-diagnostics",
+    "-specs",
+    "-stdlib++-isystem",
+    "-target",
+    "-u",
+    "-undefined",
+    "-vfsoverlay",
+    "-working-directory",
+    "-z",
+];
+
+/// Why a flag of clang makes no sense here, when it does not.
+fn senseless(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "-c" | "--compile" => {
+            "compiles without linking; what is given here is compiled, linked and kept anyway"
+        }
+        "-S" | "--assemble" => "asks for assembly instead of something that can be loaded",
+        "-E" | "--preprocess" | "-M" | "-MM" | "--dependencies" | "--user-dependencies" => {
+            "asks for the preprocessor alone"
+        }
+        "-fsyntax-only" | "--analyze" | "-emit-ast" | "--precompile" | "-verify-pch" | "-extract-api" => {
+            "asks for something that cannot be loaded"
+        }
+        "-shared" | "--shared" | "-r" | "-static" | "--static" | "-static-pie" => {
+            "decides what the linker makes; here that is always an image"
+        }
+        "-###" => "asks for the commands instead of their work; --verbose shows what is done",
+        "--version" => "asks for a version; that is `hotbed --version`",
+        "-dumpmachine" | "-dumpversion" | "-dumpfullversion" | "-dumpspecs" => {
+            "asks for something to be printed"
+        }
+        _ if flag.starts_with("-print-") || flag.starts_with("--print-") => {
+            "asks for something to be printed"
+        }
+        _ => return None,
+    })
+}
+
+/// What clang's `-x` and our `--lang` take.
+fn language(name: &str) -> Option<Kind> {
+    Some(Kind::Input(match name {
+        "c" => Lang::C,
+        "c++" | "cpp" | "cxx" => Lang::Cpp,
+        "ir" | "ll" => Lang::Ir,
+        "bitcode" | "bc" => Lang::Bitcode,
+        "object" | "o" => Lang::Object,
+        "archive" | "a" => Lang::Archive,
+        "image" | "hbi" => return Some(Kind::Image),
+        "shared" | "so" => return Some(Kind::SharedLibrary),
+        _ => return None,
+    }))
+}
+
+/// What the name of a file says about it.
+fn kind_of_name(name: &[u8]) -> Option<Kind> {
+    let base = name.rsplit(|&byte| byte == b'/').next()?;
+    let suffix = base.iter().rposition(|&byte| byte == b'.').map(|dot| &base[dot + 1..])?;
+    match suffix {
+        b"so" => return Some(Kind::SharedLibrary),
+        b"hbi" => return Some(Kind::Image),
+        _ => {}
+    }
+    // libz.so.1.3
+    let mut rest = base;
+    while let Some(dot) = rest.iter().rposition(|&byte| byte == b'.') {
+        if &rest[dot..] == b".so" {
+            return Some(Kind::SharedLibrary);
+        }
+        if rest[dot + 1..].is_empty() || !rest[dot + 1..].iter().all(u8::is_ascii_digit) {
+            break;
+        }
+        rest = &rest[..dot];
+    }
+    std::str::from_utf8(suffix).ok().and_then(Lang::of_suffix).map(Kind::Input)
+}
+
+/// Takes the arguments after `hotbed run` or `hotbed image build` apart.
+pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arguments, UsageError> {
+    let mut parsed = Arguments::default();
+    let mut rest = arguments.iter().copied();
+    let mut explicit: Option<Kind> = None; // -x
+    let mut lang: Option<Kind> = None; // --lang
+    let mut undecided = Vec::new(); // files that no -x decides about: indices into `pieces`
+    while let Some(argument) = rest.next() {
+        let bytes = argument.to_bytes();
+        if bytes == b"--" {
+            parsed.program = rest.collect();
+            break;
+        }
+        if bytes == b"-" || !bytes.starts_with(b"-") {
+            if explicit.is_none() {
+                undecided.push(parsed.pieces.len());
+            }
+            parsed
+                .pieces
+                .push(Piece::File(File { argument, kind: explicit.unwrap_or(Kind::Input(Lang::C)) }));
+            continue;
+        }
+        let flag = text(argument)?;
+        let (name, joined) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (flag, None),
+        };
+        let mut value = || match joined {
+            Some(value) => Ok(OsStr::new(value)),
+            None => match rest.next() {
+                Some(value) => Ok(OsStr::from_bytes(value.to_bytes())),
+                None => Err(UsageError(format!("{flag} wants a value"))),
+            },
+        };
+        let options = &mut parsed.options;
+        match name {
+            "--eager" | "--lazy" if joined.is_none() => {} // whole units are compiled either way
+            "--no-cache" if joined.is_none() => options.no_cache = true,
+            "--isolate" if joined.is_none() => options.isolate = true,
+            "--verbose" if joined.is_none() => options.verbose = true,
+            "--help" | "-h" if joined.is_none() => options.help = true,
+            "--entry" => options.entry = Some(utf8(value()?)?),
+            "--cache-dir" => options.cache_dir = Some(Path::new(value()?)),
+            "--timings" => {
+                options.timings = Some(match joined {
+                    None => TimingsFormat::Table,
+                    Some("json") => TimingsFormat::Json,
+                    Some(other) => return Err(UsageError(format!("--timings={other}: only --timings=json"))),
+                });
+            }
+            "--lang" => lang = Some(known_language(utf8(value()?)?, "--lang")?),
+            "-x" | "--language" => explicit = file_language(utf8(value()?)?)?,
+            "--output" => options.output = Some(Path::new(value()?)),
+            "-o" if joined.is_none() => options.output = Some(Path::new(value()?)),
+            _ if flag.starts_with("-x") => explicit = file_language(&flag[2..])?,
+            _ if flag.starts_with("-o") && !flag.starts_with("-obj") => {
+                options.output = Some(Path::new(&flag[2..]));
+            }
+            _ => {
+                if let Some(why) = senseless(flag) {
+                    return Err(UsageError(format!("{flag} makes no sense here: it {why}")));
+                }
+                parsed.pieces.push(Piece::Flag(flag));
+                if TAKES_VALUE.binary_search(&flag).is_ok() {
+                    let value =
+                        rest.next().ok_or_else(|| UsageError(format!("clang's {flag} wants a value")))?;
+                    parsed.pieces.push(Piece::Flag(text(value)?));
+                }
+            }
+        }
+    }
+    for i in undecided {
+        if let Some(Piece::File(file)) = parsed.pieces.get_mut(i) {
+            file.kind = decide(file.argument, lang)?;
+        }
+    }
+    check(&parsed, purpose)?;
+    Ok(parsed)
+}
+
+/// What is in a file that no `-x` decides about. `--lang` decides for sources and for names that say nothing; binary
+/// files are what their names say.
+fn decide(argument: &CStr, lang: Option<Kind>) -> Result<Kind, UsageError> {
+    let named = if argument == c"-" { None } else { kind_of_name(argument.to_bytes()) };
+    match (named, lang) {
+        (Some(Kind::Input(Lang::C | Lang::Cpp | Lang::Ir)) | None, Some(lang)) => Ok(lang),
+        (Some(kind), _) => Ok(kind),
+        (None, None) if argument == c"-" => {
+            let why =
+                "standard input has no name that tells its language: give it with --lang c, c++, ir, ...";
+            Err(UsageError(why.to_owned()))
+        }
+        (None, None) => {
+            let name = argument.to_string_lossy();
+            Err(UsageError(format!(
+                "the name of {name} does not tell what is in it: give its language with --lang"
+            )))
+        }
+    }
+}
+
+fn known_language(name: &str, option: &str) -> Result<Kind, UsageError> {
+    language(name).ok_or_else(|| {
+        UsageError(format!(
+            "{option} {name}: known are c, c++, ir, bitcode, object, archive, image and shared"
+        ))
+    })
+}
+
+/// The value of `-x`; `none` gives the decision back to the files' names.
+fn file_language(name: &str) -> Result<Option<Kind>, UsageError> {
+    if name == "none" { Ok(None) } else { known_language(name, "-x").map(Some) }
+}
+
+/// What is wrong with a command line as a whole.
+fn check(parsed: &Arguments, purpose: Purpose) -> Result<(), UsageError> {
+    let wrong = |text: &str| Err(UsageError(text.to_owned()));
+    if parsed.options.help {
+        return Ok(());
+    }
+    if parsed.files().next().is_none() {
+        return wrong("no file is given");
+    }
+    if parsed.files().filter(|file| file.argument == c"-").count() > 1 {
+        return wrong("standard input can be read only once");
+    }
+    match purpose {
+        Purpose::Run if parsed.options.output.is_some() => wrong(
+            "-o makes no sense here: a program that is run leaves no file; `hotbed image build` writes one",
+        ),
+        Purpose::BuildImage if parsed.options.output.is_none() => wrong("-o OUT.hbi is missing"),
+        Purpose::BuildImage if !parsed.program.is_empty() => {
+            wrong("nothing is run, so nothing can follow `--`")
+        }
+        Purpose::BuildImage if parsed.files().any(|file| !matches!(file.kind, Kind::Input(_))) => wrong(
+            "an image is built from sources, IR, bitcode, objects and archives; shared libraries are named with -l",
+        ),
+        _ => Ok(()),
+    }
+}
+
+impl Arguments {
+    /// The files, in the order they were given.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::File(file) => Some(file),
+            Piece::Flag(_) => None,
+        })
+    }
+}
+
+impl File {
+    /// Its path; `-` stands for standard input.
+    pub(crate) fn path(&self) -> &'static Path {
+        Path::new(OsStr::from_bytes(self.argument.to_bytes()))
+    }
+}
+
+fn utf8(value: &'static OsStr) -> Result<&'static str, UsageError> {
+    value.to_str().ok_or_else(|| UsageError(format!("{}: must be valid UTF-8", value.to_string_lossy())))
+}
+
+fn text(argument: &'static CStr) -> Result<&'static str, UsageError> {
+    argument
+        .to_str()
+        .map_err(|_| UsageError(format!("{}: a flag must be valid UTF-8", argument.to_string_lossy())))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn run(arguments: &[&'static CStr]) -> Result<Arguments, UsageError> {
+        parse(arguments, Purpose::Run)
+    }
+
+    fn flags(parsed: &Arguments) -> Vec<&'static str> {
+        parsed
+            .pieces
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Flag(flag) => Some(*flag),
+                Piece::File(_) => None,
+            })
+            .collect()
+    }
+
+    fn kinds(parsed: &Arguments) -> Vec<Kind> {
+        parsed.files().map(|file| file.kind).collect()
+    }
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(TAKES_VALUE.is_sorted());
+    }
+
+    #[test]
+    fn flags_files_options_and_arguments_are_told_apart() {
+        let parsed = run(&[
+            c"-O2",
+            c"-I",
+            c"inc.c",
+            c"--timings=json",
+            c"a.c",
+            c"-include",
+            c"pre.h",
+            c"-lm",
+            c"--cache-dir",
+            c"d",
+            c"b.o",
+            c"--",
+            c"x.c",
+            c"--help",
+        ])
+        .unwrap();
+        assert_eq!(flags(&parsed), ["-O2", "-I", "inc.c", "-include", "pre.h", "-lm"]);
+        assert_eq!(kinds(&parsed), [Kind::Input(Lang::C), Kind::Input(Lang::Object)]);
+        assert_eq!(parsed.program, [c"x.c", c"--help"]);
+        assert_eq!(parsed.options.timings, Some(TimingsFormat::Json));
+        assert_eq!(parsed.options.cache_dir, Some(Path::new("d")));
+        assert!(!parsed.options.help);
+    }
+
+    #[test]
+    fn suffixes_tell_what_is_in_a_file() {
+        for (name, kind) in [
+            ("a.c", Some(Kind::Input(Lang::C))),
+            ("d.x/a.cxx", Some(Kind::Input(Lang::Cpp))),
+            ("a.ll", Some(Kind::Input(Lang::Ir))),
+            ("a.bc", Some(Kind::Input(Lang::Bitcode))),
+            ("liba.a", Some(Kind::Input(Lang::Archive))),
+            ("a.hbi", Some(Kind::Image)),
+            ("libz.so", Some(Kind::SharedLibrary)),
+            ("/lib/libz.so.1.2.13", Some(Kind::SharedLibrary)),
+            ("x.so.d/readme", None),
+            ("notes.1.2", None),
+            ("x.so.", None),
+            ("Makefile", None),
+            (".so", Some(Kind::SharedLibrary)),
+            ("", None),
+        ] {
+            assert_eq!(kind_of_name(name.as_bytes()), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn x_holds_for_the_files_after_it_until_none() {
+        let parsed = run(&[c"a.c", c"-x", c"c++", c"b.c", c"-xc", c"odd", c"-x", c"none", c"c.c"]).unwrap();
+        let expected = [Lang::C, Lang::Cpp, Lang::C, Lang::C].map(Kind::Input);
+        assert_eq!(kinds(&parsed), expected);
+        assert!(flags(&parsed).is_empty());
+        assert!(run(&[c"-x", c"ada", c"a.adb"]).unwrap_err().0.contains("ada"));
+    }
+
+    #[test]
+    fn lang_decides_for_standard_input_wherever_it_stands() {
+        for arguments in [[c"--lang", c"c", c"-"], [c"-", c"--lang", c"c"], [c"-", c"--lang=c", c"--eager"]] {
+            assert_eq!(kinds(&run(&arguments).unwrap()), [Kind::Input(Lang::C)]);
+        }
+        let parsed = run(&[c"--lang=c++", c"a.c", c"b.o", c"-"]).unwrap();
+        assert_eq!(kinds(&parsed), [Lang::Cpp, Lang::Object, Lang::Cpp].map(Kind::Input));
+        assert!(run(&[c"-"]).is_err());
+        assert!(run(&[c"--lang=c", c"-", c"-"]).is_err());
+        assert!(run(&[c"readme"]).unwrap_err().0.contains("readme"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for arguments in [
+            &[][..],
+            &[c"-O2"],
+            &[c"-c", c"a.c"],
+            &[c"a.c", c"-o", c"a"],
+            &[c"a.c", c"-oa"],
+            &[c"-shared", c"a.c"],
+            &[c"a.c", c"-I"],
+            &[c"a.c", c"--cache-dir"],
+            &[c"--timings=xml", c"a.c"],
+            &[c"-\xff", c"a.c"],
+            &[c"-print-search-dirs", c"a.c"],
+        ] {
+            assert!(run(arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_wants_a_name_and_something_to_compile() {
+        let build = |arguments: &[&'static CStr]| parse(arguments, Purpose::BuildImage);
+        let parsed = build(&[c"-o", c"x.hbi", c"-O2", c"a.c"]).unwrap();
+        assert_eq!(parsed.options.output, Some(Path::new("x.hbi")));
+        assert_eq!(flags(&parsed), ["-O2"]);
+        assert_eq!(build(&[c"-ox.hbi", c"a.c"]).unwrap().options.output, Some(Path::new("x.hbi")));
+        assert!(build(&[c"a.c"]).is_err());
+        assert!(build(&[c"-o", c"x.hbi", c"y.hbi"]).is_err());
+        assert!(build(&[c"-o", c"x.hbi", c"a.c", c"--", c"b"]).is_err());
+    }
+}

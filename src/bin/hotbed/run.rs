@@ -1,0 +1,106 @@
+//! `hotbed run`: everything that is given becomes units, and the entry is called as if the process had just been
+//! exec'd with it.
+
+use crate::arguments::{self, Arguments, Kind, Purpose};
+use crate::input;
+use crate::timings::{self, Totals};
+use crate::{Outcome, Status, console, usage};
+use hotbed::{Image, ProgramArguments, Runtime, SharedLibrary, Unit};
+use hotbed_loader::sys::start;
+use std::ffi::{CStr, c_char, c_int};
+use std::time::Instant;
+
+/// A program that is loaded and waits to be entered. What it consists of is never unloaded.
+pub(crate) struct Program {
+    entry: usize,
+    arguments: ProgramArguments,
+}
+
+impl Program {
+    /// Runs it on this thread; it never comes back.
+    pub(crate) fn enter(self) -> ! {
+        let Self { entry, arguments } = self;
+        // SAFETY: the entry belongs to a unit that is never unloaded, and whoever asked for it to be run says that it
+        // is a program's entry; the arguments are null-terminated and leaked.
+        unsafe { start::enter(entry, arguments) }
+    }
+}
+
+/// `hotbed run` with the arguments after `run`.
+pub(crate) fn run(arguments: &[&'static CStr], started: Instant) -> Outcome {
+    match prepare(arguments, started) {
+        Ok(program) => Outcome::Program(program),
+        Err(status) => Outcome::Status(status),
+    }
+}
+
+fn prepare(arguments: &[&'static CStr], started: Instant) -> Result<Program, Status> {
+    let parsed = arguments::parse(arguments, Purpose::Run).map_err(|error| console::usage(&error, "run"))?;
+    if parsed.options.help {
+        return Err(usage::help(usage::RUN));
+    }
+    if parsed.options.timings.is_some() {
+        timings::print_at_exit();
+    }
+    input::readable(&parsed)?;
+    let name = parsed.files().next().map_or(c"", |file| file.argument);
+    // Constructors may look, so the names change before anything is loaded.
+    start::take_name(name);
+    let program = program_arguments(name, &parsed.program);
+    let runtime = input::runtime(&parsed.options, Some(program)).map_err(|error| console::fail(&error))?;
+    let mut totals = Totals::default();
+    let loaded = load(&runtime, &parsed, &mut totals)?;
+    let symbol = parsed.options.entry.unwrap_or("main");
+    let Some(entry) = loaded.iter().find_map(|unit| unit.address_of(symbol)) else {
+        console::say(&format!("error: no entry: `{symbol}` is not defined by {}", input::names(&parsed)));
+        return Err(Status::Failure);
+    };
+    runtime.shut_down_workers();
+    if let Some(format) = parsed.options.timings {
+        timings::entering(format, totals, started);
+    }
+    // The program lives until the process ends; what glibc calls at exit ends its images.
+    std::mem::forget((loaded, runtime));
+    Ok(Program { entry, arguments: program })
+}
+
+/// Loads everything, shared libraries and images first: they may be what the rest is bound to. The units come back in
+/// the order in which an entry is looked for.
+fn load(runtime: &Runtime, parsed: &Arguments, totals: &mut Totals) -> Result<Vec<Unit>, Status> {
+    let load = |load: hotbed::Load| runtime.load(load).map_err(|error| console::fail(&error));
+    let mut units = Vec::new();
+    for file in parsed.files() {
+        match file.kind {
+            Kind::SharedLibrary => units.push(load(SharedLibrary::path(file.path()).into())?),
+            Kind::Image => {
+                let unit = load(Image::file(file.path()).into())?;
+                totals.add(unit.report());
+                totals.mapped();
+                units.push(unit);
+            }
+            Kind::Input(_) => {}
+        }
+    }
+    let entry = parsed.options.entry.unwrap_or("main");
+    if let Some(program) = input::program(parsed)? {
+        let unit = load(program.entry(entry).into())?;
+        totals.add(unit.report());
+        totals.mapped();
+        console::print(&unit.report().rendered);
+        units.insert(0, unit);
+    }
+    Ok(units)
+}
+
+/// `argv` of the program: the first file as it was given, what came after `--`, and a null pointer.
+fn program_arguments(name: &'static CStr, rest: &[&'static CStr]) -> ProgramArguments {
+    let mut argv: Vec<*const c_char> = Vec::with_capacity(rest.len() + 2);
+    argv.push(name.as_ptr());
+    argv.extend(rest.iter().map(|argument| argument.as_ptr()));
+    argv.push(std::ptr::null());
+    ProgramArguments {
+        count: c_int::try_from(rest.len() + 1).unwrap_or(c_int::MAX),
+        values: argv.leak().as_ptr(),
+        environment: std::ptr::null(),
+    }
+}

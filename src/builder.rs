@@ -1,0 +1,172 @@
+//! How a runtime is set up.
+
+use crate::back_end::{BackEndOptions, BackEnds};
+use crate::error::Error;
+use crate::observer::{Observer, Silent};
+use crate::runtime::Runtime;
+use hotbed_loader::sys::arguments::ProgramArguments;
+use hotbed_loader::{Loader, LoaderOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where compilation happens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// In this process, on a thread of its own: fastest, and fit for input that is trusted not to crash a compiler.
+    #[default]
+    InProcess,
+    /// In a worker process: no input whatever can end the host, and time and memory can be limited.
+    Process,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, Default)]
+enum CacheChoice {
+    #[default]
+    Default,
+    At(PathBuf),
+    None,
+}
+
+/// Sets a [`Runtime`] up; from [`Runtime::builder`].
+#[derive(Default)]
+#[must_use]
+pub struct RuntimeBuilder {
+    cache: CacheChoice,
+    back_end: BackEndOptions,
+    color: bool,
+    program: Option<ProgramArguments>,
+    global_libraries: bool,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl RuntimeBuilder {
+    /// The directory of the store, which is made when it does not exist. Without this it is `hotbed` in `$XDG_CACHE_HOME` or
+    /// `~/.cache`. A store that cannot be used is a warning, not an error.
+    pub fn cache_dir(mut self, path: impl AsRef<Path>) -> Self {
+        self.cache = CacheChoice::At(path.as_ref().to_owned());
+        self
+    }
+
+    /// No store: everything is compiled anew, nothing is written.
+    pub fn no_cache(mut self) -> Self {
+        self.cache = CacheChoice::None;
+        self
+    }
+
+    /// The plugin that holds the back end. Without this it is `libhotbed_jit.so` beside the executable or in `../lib`, or
+    /// else what the environment variable `HOTBED_JIT` says.
+    pub fn back_end(mut self, path: impl AsRef<Path>) -> Self {
+        self.back_end.plugin = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// The executable `hotbed` that workers run. Without this it is the one beside the executable or beside the plugin, or
+    /// else what the environment variable `HOTBED_WORKER` says.
+    pub fn worker(mut self, path: impl AsRef<Path>) -> Self {
+        self.back_end.worker = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Where compilation happens; in this process, if nothing is said.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.back_end.isolation = isolation;
+        self
+    }
+
+    /// How long a worker may take for one unit before it is ended; no limit, if nothing is said. In this process nothing
+    /// can be ended, so there it has no effect.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.back_end.time_limit = Some(limit);
+        self
+    }
+
+    /// How many bytes of private memory a worker may have, itself included; less than 256 MiB is hardly enough. No limit,
+    /// if nothing is said; no effect in this process.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.back_end.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Whether the compiler's messages carry terminal colours.
+    pub fn color(mut self, color: bool) -> Self {
+        self.color = color;
+        self
+    }
+
+    /// What constructors of units are called with; the arguments of this process, if nothing is said.
+    pub fn program(mut self, arguments: ProgramArguments) -> Self {
+        self.program = Some(arguments);
+        self
+    }
+
+    /// Whether shared libraries are opened so that every later library sees their symbols, as those that a program is linked
+    /// with are.
+    pub fn global_libraries(mut self, global: bool) -> Self {
+        self.global_libraries = global;
+        self
+    }
+
+    /// Who is told what happens.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Compiles with this instead of a plugin.
+    #[cfg(test)]
+    pub(crate) fn back_end_object(mut self, back_end: Arc<dyn hotbed_loader::boundary::BackEnd>) -> Self {
+        self.back_end.object = Some(back_end);
+        self
+    }
+
+    /// Makes the runtime. Nothing is read or opened yet: the store and the back end are when they are needed first.
+    ///
+    /// # Errors
+    /// When limits make no sense.
+    pub fn build(self) -> Result<Runtime, Error> {
+        let Self { cache, back_end, color, program, global_libraries, observer } = self;
+        if back_end.time_limit == Some(Duration::ZERO) || back_end.memory_limit == Some(0) {
+            return Err(Error::Build { reason: "a limit of zero leaves nothing to compile with".into() });
+        }
+        let cache = match cache {
+            CacheChoice::None => None,
+            CacheChoice::At(path) => Some(path),
+            CacheChoice::Default => default_cache(|name| std::env::var_os(name).map(PathBuf::from)),
+        };
+        let loader = Loader::new(LoaderOptions { global_libraries, program });
+        let observer = observer.unwrap_or_else(|| Arc::new(Silent));
+        Ok(Runtime::assemble(loader, BackEnds::new(back_end), cache, color, observer))
+    }
+}
+
+/// The store's usual place; nothing when the user has no home.
+fn default_cache(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    // A relative path is to be ignored, says the XDG specification.
+    let absolute = |name| variable(name).filter(|path: &PathBuf| path.is_absolute());
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|folder| folder.join("hotbed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_has_a_usual_place() {
+        let place = |xdg: Option<&str>, home: Option<&str>| {
+            default_cache(|name| if name == "HOME" { home } else { xdg }.map(PathBuf::from))
+        };
+        assert_eq!(place(Some("/x"), Some("/h")), Some("/x/hotbed".into()));
+        assert_eq!(place(Some("x"), Some("/h")), Some("/h/.cache/hotbed".into()));
+        assert_eq!(place(None, None), None);
+    }
+
+    #[test]
+    fn limits_of_zero_are_refused() {
+        assert!(Runtime::builder().no_cache().time_limit(Duration::ZERO).build().is_err());
+        assert!(Runtime::builder().no_cache().memory_limit(0).build().is_err());
+    }
+}

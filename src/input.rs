@@ -1,0 +1,466 @@
+//! What a host can ask a runtime to load.
+//!
+//! There is one type for each kind of thing, so that only what makes sense for it can be said; all of them turn into a
+//! [`Load`]. What is compiled or linked is a list of flags and inputs in the order of a command line; everything in it
+//! becomes one unit.
+
+use crate::error::Error;
+use hotbed_loader::boundary::{Argument, Content, Failure, FailureKind, Input, Lang, Request};
+use std::path::{Path, PathBuf};
+
+/// Something to load, of whatever kind.
+#[derive(Debug, Clone)]
+pub struct Load {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+}
+
+/// The kinds of thing.
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    /// Through a back end.
+    Compile(Compilation),
+    /// An image the host names.
+    Image(Place),
+    /// A shared library.
+    Library(LibraryName),
+}
+
+/// Where bytes are.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    File(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+/// How a shared library is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LibraryName {
+    Path(PathBuf),
+    Name(String),
+}
+
+/// A piece of a command line.
+#[derive(Debug, Clone)]
+enum Piece {
+    Flag(String),
+    /// Without a language the suffix tells it.
+    Input(Option<Lang>, Content),
+}
+
+/// Flags and inputs of one unit.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Compilation {
+    pieces: Vec<Piece>,
+    entry: Option<String>,
+    /// Whether archives are taken whole; by default when there is nothing in the unit that could refer to them.
+    whole_archives: Option<bool>,
+}
+
+impl Compilation {
+    /// The request for `unit`, with what surrounds it.
+    pub(crate) fn request(self, unit: &str, color: bool) -> Result<Request, Error> {
+        let fail = |kind, message| Error::of_failure(unit, Failure::new(kind, message));
+        let Self { pieces, entry, whole_archives } = self;
+        let mut arguments = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            arguments.push(match piece {
+                Piece::Flag(flag) => Argument::Flag(flag),
+                Piece::Input(lang, content) => {
+                    let Some(lang) = lang.or_else(|| language_of(&content)) else {
+                        let name = content.name();
+                        let message = format!(
+                            "cannot load {name}: its suffix does not tell what it is; say the language"
+                        );
+                        return Err(fail(FailureKind::Usage, message));
+                    };
+                    Argument::Input(Input { lang, content })
+                }
+            });
+        }
+        let directory = std::env::current_dir().map_err(|e| Error::read(unit, Path::new("."), &e))?;
+        let environment = Request::ENVIRONMENT
+            .iter()
+            .filter_map(|name| {
+                Some(((*name).to_owned(), std::env::var_os(name)?.to_string_lossy().into_owned()))
+            })
+            .collect();
+        let mut request = Request {
+            unit: unit.to_owned(),
+            arguments,
+            directory,
+            environment,
+            entry,
+            whole_archives: false,
+            color,
+        };
+        if request.inputs().next().is_none() {
+            return Err(fail(FailureKind::Usage, format!("cannot load {unit}: no input")));
+        }
+        request.whole_archives = whole_archives.unwrap_or_else(|| {
+            request.entry.is_none() && request.inputs().all(|input| input.lang == Lang::Archive)
+        });
+        Ok(request)
+    }
+
+    fn input(&mut self, lang: Option<Lang>, content: Content) {
+        self.pieces.push(Piece::Input(lang, content));
+    }
+
+    fn flag(&mut self, flag: impl Into<String>) {
+        self.pieces.push(Piece::Flag(flag.into()));
+    }
+
+    /// The name of the first input.
+    fn name(&self) -> String {
+        self.pieces
+            .iter()
+            .find_map(|piece| match piece {
+                Piece::Input(_, content) => Some(content.name().into_owned()),
+                Piece::Flag(_) => None,
+            })
+            .unwrap_or_default()
+    }
+}
+
+fn language_of(content: &Content) -> Option<Lang> {
+    let name = match content {
+        Content::File(path) => path.as_path(),
+        Content::Bytes { name, .. } => Path::new(name),
+    };
+    Lang::of_suffix(name.extension()?.to_str()?)
+}
+
+fn file(path: impl AsRef<Path>) -> Content {
+    Content::File(path.as_ref().to_owned())
+}
+
+fn bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Content {
+    Content::Bytes { name: name.into(), bytes: bytes.into() }
+}
+
+/// C or C++ source. The unit's name is that of the first file, unless it is given another.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Source {
+    name: Option<String>,
+    lang: Option<Lang>,
+    contents: Vec<Content>,
+    flags: Vec<String>,
+    entry: Option<String>,
+}
+
+impl Source {
+    /// A source file.
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        Self::files([path])
+    }
+
+    /// Several source files that become one unit.
+    pub fn files(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
+        Self::of(paths.into_iter().map(file).collect())
+    }
+
+    /// Source text; `name` stands for it in messages and `__FILE__`, and its suffix tells the language.
+    pub fn text(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::of(vec![bytes(name, text.into())])
+    }
+
+    fn of(contents: Vec<Content>) -> Self {
+        Self { name: None, lang: None, contents, flags: Vec::new(), entry: None }
+    }
+
+    /// The language, whatever the suffixes say.
+    pub fn lang(mut self, lang: Lang) -> Self {
+        self.lang = Some(lang);
+        self
+    }
+}
+
+/// Gives a type of one kind of input its constructors.
+macro_rules! compiled {
+    ($(#[$doc:meta])* $name:ident, $lang:expr, $file:literal, $whole:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        #[must_use]
+        pub struct $name {
+            name: Option<String>,
+            content: Content,
+            flags: Vec<String>,
+            entry: Option<String>,
+        }
+
+        impl $name {
+            #[doc = $file]
+            pub fn file(path: impl AsRef<Path>) -> Self {
+                Self { name: None, content: file(path), flags: Vec::new(), entry: None }
+            }
+
+            /// The same from memory; `name` stands for it in messages and is the unit's name.
+            pub fn bytes(name: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
+                Self { name: None, content: bytes(name, contents), flags: Vec::new(), entry: None }
+            }
+        }
+
+        impl From<$name> for Load {
+            fn from(value: $name) -> Self {
+                let mut compilation = Compilation { entry: value.entry, whole_archives: $whole, ..Compilation::default() };
+                compilation.input(Some($lang), value.content);
+                value.flags.into_iter().for_each(|flag| compilation.flag(flag));
+                let name = value.name.unwrap_or_else(|| compilation.name());
+                Self { name, kind: Kind::Compile(compilation) }
+            }
+        }
+
+        compiled!(@ $name);
+    };
+    (@ $name:ident) => {
+        impl $name {
+            /// Another name for the unit.
+            pub fn named(mut self, name: impl Into<String>) -> Self {
+                self.name = Some(name.into());
+                self
+            }
+
+            /// More flags, as clang's driver takes them; those for the linker (`-lm`, `-Wl,...`) come after the input.
+            pub fn flags(mut self, flags: impl IntoIterator<Item = impl Into<String>>) -> Self {
+                self.flags.extend(flags.into_iter().map(Into::into));
+                self
+            }
+
+            /// A symbol that has to be there even if it must be taken out of an archive.
+            pub fn entry(mut self, symbol: impl Into<String>) -> Self {
+                self.entry = Some(symbol.into());
+                self
+            }
+        }
+    };
+}
+
+compiled!(@ Source);
+compiled!(
+    /// LLVM IR as text.
+    Ir, Lang::Ir, "A file of IR.", None
+);
+compiled!(
+    /// LLVM bitcode.
+    Bitcode, Lang::Bitcode, "A file of bitcode.", None
+);
+compiled!(
+    /// A relocatable object, compiled with `-fPIC`.
+    Object, Lang::Object, "An object file.", None
+);
+compiled!(
+    /// An `ar` archive of objects; all of its members become a part of the unit, needed or not.
+    Archive, Lang::Archive, "An archive file.", Some(true)
+);
+
+impl Ir {
+    /// IR text; `name` stands for it in messages and is the unit's name.
+    pub fn text(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::bytes(name, text.into())
+    }
+}
+
+impl From<Source> for Load {
+    fn from(source: Source) -> Self {
+        let mut compilation = Compilation { entry: source.entry, ..Compilation::default() };
+        for content in source.contents {
+            compilation.input(source.lang, content);
+        }
+        source.flags.into_iter().for_each(|flag| compilation.flag(flag));
+        let name = source.name.unwrap_or_else(|| compilation.name());
+        Self { name, kind: Kind::Compile(compilation) }
+    }
+}
+
+/// A unit of flags and inputs of several kinds, in the order of a command line.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Program {
+    name: Option<String>,
+    compilation: Compilation,
+}
+
+impl Program {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a flag as clang's driver takes it, but not `-x`, `-c`, `-o` and the like, which the runtime decides.
+    pub fn flag(mut self, flag: impl Into<String>) -> Self {
+        self.compilation.flag(flag);
+        self
+    }
+
+    /// Adds flags.
+    pub fn flags(mut self, flags: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        flags.into_iter().for_each(|flag| self.compilation.flag(flag));
+        self
+    }
+
+    /// Adds a file whose suffix tells what it is.
+    pub fn file(mut self, path: impl AsRef<Path>) -> Self {
+        self.compilation.input(None, file(path));
+        self
+    }
+
+    /// Adds a file of the given kind.
+    pub fn file_as(mut self, path: impl AsRef<Path>, lang: Lang) -> Self {
+        self.compilation.input(Some(lang), file(path));
+        self
+    }
+
+    /// Adds an input from memory; `name` stands for it in messages.
+    pub fn bytes(mut self, name: impl Into<String>, lang: Lang, contents: impl Into<Vec<u8>>) -> Self {
+        self.compilation.input(Some(lang), bytes(name, contents));
+        self
+    }
+
+    /// Another name for the unit than that of the first input.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// A symbol that has to be there even if it must be taken out of an archive.
+    pub fn entry(mut self, symbol: impl Into<String>) -> Self {
+        self.compilation.entry = Some(symbol.into());
+        self
+    }
+
+    /// Whether all members of archives are taken. Otherwise only those are that something refers to, unless the unit is
+    /// nothing but archives and has no entry.
+    pub fn whole_archives(mut self, whole: bool) -> Self {
+        self.compilation.whole_archives = Some(whole);
+        self
+    }
+}
+
+impl From<Program> for Load {
+    fn from(program: Program) -> Self {
+        let name = program.name.unwrap_or_else(|| program.compilation.name());
+        Self { name, kind: Kind::Compile(program.compilation) }
+    }
+}
+
+/// An image that was built before.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Image {
+    name: String,
+    place: Place,
+}
+
+impl Image {
+    /// An image file.
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        Self { name: path.to_string_lossy().into_owned(), place: Place::File(path.to_owned()) }
+    }
+
+    /// The same from memory; `name` is the unit's name.
+    pub fn bytes(name: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
+        Self { name: name.into(), place: Place::Bytes(contents.into()) }
+    }
+
+    /// Another name for the unit.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+}
+
+impl From<Image> for Load {
+    fn from(image: Image) -> Self {
+        Self { name: image.name, kind: Kind::Image(image.place) }
+    }
+}
+
+/// An ordinary shared library, opened with `dlopen`.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SharedLibrary {
+    name: String,
+    library: LibraryName,
+}
+
+impl SharedLibrary {
+    /// The library in a file.
+    pub fn path(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        Self { name: path.to_string_lossy().into_owned(), library: LibraryName::Path(path.to_owned()) }
+    }
+
+    /// A library of the system, as after `-l`: `z` stands for `libz.so` or `libz.so.N`.
+    pub fn name(name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self { name: name.clone(), library: LibraryName::Name(name) }
+    }
+
+    /// Another name for the unit.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+}
+
+impl From<SharedLibrary> for Load {
+    fn from(library: SharedLibrary) -> Self {
+        Self { name: library.name, kind: Kind::Library(library.library) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
+    use super::*;
+
+    fn request(load: impl Into<Load>) -> Result<Request, Error> {
+        let load = load.into();
+        match load.kind {
+            Kind::Compile(compilation) => compilation.request(&load.name, false),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_source_is_known_by_its_suffix() {
+        let request = request(Source::files(["a.cpp", "b.c"]).flags(["-O2", "-lm"])).unwrap();
+        assert_eq!(request.unit, "a.cpp");
+        assert_eq!(request.inputs().map(|i| i.lang).collect::<Vec<_>>(), [Lang::Cpp, Lang::C]);
+        assert_eq!(request.arguments[3], Argument::Flag("-lm".into()));
+        assert!(request.directory.is_absolute());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let unknown = request(Source::text("what", "int x;")).unwrap_err();
+        assert!(unknown.is_usage() && unknown.to_string().contains("what"), "{unknown}");
+        assert!(request(Program::new().flag("-O1").named("empty")).unwrap_err().is_usage());
+        request(Source::text("what", "int x;").lang(Lang::C)).unwrap();
+    }
+
+    #[test]
+    fn archives_are_taken_whole_when_nothing_refers_to_them() {
+        let whole = |load: Load| request(load).unwrap().whole_archives;
+        assert!(whole(Archive::file("a.a").into()));
+        assert!(whole(Program::new().file("a.a").into()));
+        assert!(!whole(Program::new().file("a.a").entry("main").into()));
+        assert!(!whole(Program::new().file("a.c").file("a.a").into()));
+        assert!(whole(Program::new().file("a.c").file("a.a").whole_archives(true).into()));
+    }
+
+    #[test]
+    fn programs_keep_their_order() {
+        let program =
+            Program::new().flag("-Wl,-z,now").file("b.o").flags(["-lm"]).bytes("s", Lang::C, "int x;");
+        let request = request(program.named("p").entry("main")).unwrap();
+        assert_eq!(request.unit, "p");
+        assert_eq!(request.entry.as_deref(), Some("main"));
+        assert_eq!(request.arguments[0], Argument::Flag("-Wl,-z,now".into()));
+        assert_eq!(request.arguments[2], Argument::Flag("-lm".into()));
+        assert_eq!(request.inputs().count(), 2);
+    }
+}

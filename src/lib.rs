@@ -1,0 +1,58 @@
+//! Hotbed: loads C, C++, LLVM IR, bitcode, objects, archives, images and shared libraries into the running process.
+//!
+//! A [`Runtime`] loads *units*; a [`Unit`] gives typed [`Symbol`]s that keep it alive. What has been compiled once is kept
+//! as an image on disk, and the next start maps it without loading a compiler at all.
+//!
+//! ```no_run
+//! use hotbed::{Runtime, Source, host_fn};
+//!
+//! extern "C" fn host_add(a: i32, b: i32) -> i32 {
+//!     a + b
+//! }
+//!
+//! # fn main() -> Result<(), hotbed::Error> {
+//! let runtime = Runtime::builder().build()?;
+//! runtime.define("host_add", host_fn!(host_add as extern "C" fn(i32, i32) -> i32))?;
+//! let unit = runtime.load(Source::text(
+//!     "twice.c",
+//!     "int host_add(int, int); int twice(int x) { return host_add(x, x); }",
+//! ))?;
+//! // SAFETY: `twice` is declared above with this type.
+//! let twice = unsafe { unit.get::<unsafe extern "C" fn(i32) -> i32>("twice")? };
+//! // SAFETY: as above.
+//! assert_eq!(unsafe { twice(21) }, 42);
+//! # Ok(())
+//! # }
+//! ```
+
+mod back_end;
+mod builder;
+mod cache;
+mod error;
+mod host_fn;
+mod input;
+mod observer;
+mod output;
+mod provenance;
+mod report;
+mod runtime;
+mod symbol;
+mod unit;
+#[doc(hidden)]
+pub mod worker;
+
+pub use builder::{Isolation, RuntimeBuilder};
+pub use error::Error;
+pub use host_fn::{ForeignFunction, HostFunction};
+pub use hotbed_loader::LoadError;
+pub use hotbed_loader::boundary::{
+    BUILD, Counts, Dependency, Diagnostic, Failure, FailureKind, Lang, Phases, Severity,
+};
+pub use hotbed_loader::image::{ImageError, LoadTimes};
+pub use hotbed_loader::sys::arguments::ProgramArguments;
+pub use input::{Archive, Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
+pub use observer::Observer;
+pub use report::Report;
+pub use runtime::Runtime;
+pub use symbol::Symbol;
+pub use unit::Unit;

@@ -1,0 +1,40 @@
+//! What loading a unit, or building an image, came to.
+
+use hotbed_loader::boundary::{Counts, Diagnostic, Phases, Reply};
+use hotbed_loader::image::LoadTimes;
+
+/// What was done, how long it took and what the compiler said.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// How much was compiled; all zero when the store had it.
+    pub counts: Counts,
+    /// Time spent in the back end.
+    pub phases: Phases,
+    /// Time spent in the loader.
+    pub times: LoadTimes,
+    /// Whether the image came from the store.
+    pub from_store: bool,
+    /// Whether a back end was used, which means that LLVM was loaded, in this process or in a worker.
+    pub back_end_loaded: bool,
+    /// Why the store did not serve; nothing when it did or was not asked.
+    pub miss: Option<String>,
+    /// The compiler's warnings and notes.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The same as the compiler prints them.
+    pub rendered: String,
+    /// What the back end did, a line each.
+    pub log: Vec<String>,
+}
+
+impl Report {
+    /// Takes over what a back end says; its dependencies stay.
+    pub(crate) fn absorb(&mut self, reply: &mut Reply) {
+        self.back_end_loaded = true;
+        self.counts = reply.counts;
+        self.phases = reply.phases;
+        self.diagnostics = std::mem::take(&mut reply.diagnostics);
+        self.rendered = std::mem::take(&mut reply.rendered);
+        self.log = std::mem::take(&mut reply.log);
+    }
+}

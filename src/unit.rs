@@ -1,0 +1,264 @@
+//! A loaded unit.
+
+use crate::error::Error;
+use crate::provenance::{Identity, Provenance};
+use crate::report::Report;
+use crate::runtime::{self, WeakRuntime};
+use crate::symbol::Symbol;
+use hotbed_loader::boundary::Dependency;
+use hotbed_loader::{Image, Library};
+use parking_lot::{Mutex, RwLock};
+use std::fmt;
+use std::mem::size_of;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// One thing that a host asked to load. It stays loaded until [`Unit::unload`], or until the runtime and every handle of
+/// the unit are gone. Cheap to clone; any thread may use it.
+#[derive(Clone)]
+pub struct Unit {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    name: String,
+    /// Place in the order of loading.
+    sequence: u64,
+    identity: Identity,
+    provenance: Mutex<Provenance>,
+    report: Report,
+    /// Nothing once it is unloaded.
+    body: RwLock<Option<Body>>,
+    /// How many symbols of it are held.
+    held: AtomicUsize,
+    runtime: WeakRuntime,
+}
+
+/// What is loaded.
+pub(crate) enum Body {
+    Image(Arc<Image>),
+    Library(Arc<Library>),
+}
+
+/// Everything that makes a unit.
+pub(crate) struct Parts {
+    pub(crate) name: String,
+    pub(crate) sequence: u64,
+    pub(crate) identity: Identity,
+    pub(crate) provenance: Provenance,
+    pub(crate) report: Report,
+    pub(crate) body: Body,
+    pub(crate) runtime: WeakRuntime,
+}
+
+/// Keeps a unit from being unloaded.
+pub(crate) struct Hold {
+    unit: Arc<Inner>,
+}
+
+impl Unit {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { name, sequence, identity, provenance, report, body, runtime } = parts;
+        Self {
+            inner: Arc::new(Inner {
+                name,
+                sequence,
+                identity,
+                provenance: Mutex::new(provenance),
+                report,
+                body: RwLock::new(Some(body)),
+                held: AtomicUsize::new(0),
+                runtime,
+            }),
+        }
+    }
+
+    /// Its name, which is its identity in the runtime.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// What loading it came to.
+    pub fn report(&self) -> &Report {
+        &self.inner.report
+    }
+
+    /// Whether it is still loaded.
+    pub fn is_loaded(&self) -> bool {
+        self.inner.body.read().is_some()
+    }
+
+    /// The file that it is mapped from, if there is one.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self.inner.body.read().as_ref()? {
+            Body::Image(image) => image.path().map(Into::into),
+            Body::Library(library) => Some(library.path().into()),
+        }
+    }
+
+    /// Every file that was read to make it, and every place where one was looked for in vain. Relative paths are relative to
+    /// the directory that was current when it was loaded.
+    pub fn dependencies(&self) -> Vec<Dependency> {
+        self.inner.provenance.lock().dependencies()
+    }
+
+    /// The names it exports; none for a shared library, whose symbols only the system knows.
+    pub fn exports(&self) -> Vec<String> {
+        match self.inner.body.read().as_ref() {
+            Some(Body::Image(image)) => image.exports().map(|export| export.name.to_owned()).collect(),
+            Some(Body::Library(_)) | None => Vec::new(),
+        }
+    }
+
+    /// The symbol `name` of this very unit, whatever other units call theirs. C++ names are mangled.
+    ///
+    /// `T` is a function pointer type, or a pointer to the type of a variable. A `thread_local` variable is that of
+    /// the calling thread.
+    ///
+    /// # Safety
+    /// The symbol is a function of type `T`, or `T` is a pointer to what the symbol is.
+    ///
+    /// # Errors
+    /// When the unit does not define it, or is unloaded.
+    pub unsafe fn get<T: Copy>(&self, name: &str) -> Result<Symbol<T>, Error> {
+        const { assert!(size_of::<T>() == size_of::<usize>(), "a symbol is as large as a pointer") };
+        let (address, hold) = self.find(name)?;
+        // SAFETY: the sizes are equal, and the caller says that an address is what `T` is made of.
+        let value = unsafe { std::mem::transmute_copy::<usize, T>(&address) };
+        Ok(Symbol::new(value, hold))
+    }
+
+    /// The address of the symbol `name` of this very unit; nothing keeps the unit loaded for it.
+    pub fn address_of(&self, name: &str) -> Option<usize> {
+        self.find(name).ok().map(|(address, _)| address)
+    }
+
+    /// Unloads it: its destructors run on this thread, then its memory is given back. Other handles of it stay valid but
+    /// have no symbols any more.
+    ///
+    /// # Errors
+    /// When a [`Symbol`] of it is held or another unit is bound to it; then nothing changes.
+    pub fn unload(&self) -> Result<(), Error> {
+        let fail = |reason: String| Error::Unload { unit: self.inner.name.clone(), reason };
+        let mut body = self.inner.body.write();
+        let held = self.inner.held.load(Ordering::Acquire);
+        if held != 0 {
+            return Err(fail(format!("{held} of its symbols are held")));
+        }
+        let bound = match body.as_ref() {
+            None => return Err(fail("it is unloaded already".into())),
+            Some(Body::Image(image)) => Arc::strong_count(image) > 1,
+            Some(Body::Library(library)) => Arc::strong_count(library) > 1,
+        };
+        if bound {
+            // Looking at other units takes their locks.
+            drop(body);
+            return Err(fail(self.bound_by()));
+        }
+        let body = {
+            let taken = body.take();
+            drop(body);
+            taken
+        };
+        if let Some(runtime) = self.inner.runtime.upgrade() {
+            runtime::forget(&runtime, &self.inner.name, self);
+        }
+        // Destructors may call anything, this runtime too: no lock is held.
+        drop(body);
+        Ok(())
+    }
+
+    /// Whether both are handles of the same unit.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.inner.sequence
+    }
+
+    /// Makes sure that asking for `identity` would give this unit again.
+    ///
+    /// # Errors
+    /// What differs, in words.
+    pub(crate) fn same_as(&self, identity: &Identity) -> Result<(), String> {
+        if self.inner.identity != *identity {
+            return Err("from other content".into());
+        }
+        self.inner.provenance.lock().check().map_err(|changed| format!("and {changed} since then"))
+    }
+
+    /// Who is bound to it, in words.
+    fn bound_by(&self) -> String {
+        let users: Vec<String> = match (self.inner.runtime.upgrade(), self.image()) {
+            (Some(runtime), Some(image)) => runtime::units(&runtime)
+                .iter()
+                .filter(|unit| {
+                    unit.image()
+                        .is_some_and(|user| user.bound_to().iter().any(|used| Arc::ptr_eq(used, &image)))
+                })
+                .map(|unit| unit.name().to_owned())
+                .collect(),
+            _ => Vec::new(),
+        };
+        if users.is_empty() {
+            "other units are bound to it".into()
+        } else {
+            format!("{} {} bound to it", users.join(", "), if users.len() == 1 { "is" } else { "are" })
+        }
+    }
+
+    fn image(&self) -> Option<Arc<Image>> {
+        match self.inner.body.read().as_ref()? {
+            Body::Image(image) => Some(Arc::clone(image)),
+            Body::Library(_) => None,
+        }
+    }
+
+    fn find(&self, symbol: &str) -> Result<(usize, Hold), Error> {
+        let fail = |reason: &str| Error::Get {
+            unit: self.inner.name.clone(),
+            symbol: symbol.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let body = self.inner.body.read();
+        let address = match body.as_ref() {
+            None => return Err(fail("the unit is unloaded")),
+            Some(Body::Image(image)) => image.get(symbol).map(|definition| definition.address),
+            Some(Body::Library(library)) => library.get(symbol),
+        };
+        let address = address.ok_or_else(|| fail("the unit does not define it"))?;
+        // Under the lock, so that nobody unloads it in between.
+        Ok((address, Hold::new(&self.inner)))
+    }
+}
+
+impl fmt::Debug for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unit").field("name", &self.inner.name).field("loaded", &self.is_loaded()).finish()
+    }
+}
+
+impl Hold {
+    fn new(unit: &Arc<Inner>) -> Self {
+        unit.held.fetch_add(1, Ordering::AcqRel);
+        Self { unit: Arc::clone(unit) }
+    }
+
+    pub(crate) fn unit(&self) -> &str {
+        &self.unit.name
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        Self::new(&self.unit)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.unit.held.fetch_sub(1, Ordering::AcqRel);
+    }
+}
