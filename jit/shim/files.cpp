@@ -33,9 +33,13 @@ public:
     StringRef path = twine.toStringRef(storage);
     if (path.starts_with(prefix))
       return resources->status(path);
-    if (auto found = inputs->status(path); found && !found->isDirectory())
-      return found;
+    auto input = inputs->status(path);
+    if (input && !input->isDirectory())
+      return input;
     auto found = disk->status(path);
+    // A folder may exist in the name of an input only.
+    if (!found && input)
+      return input;
     if (!found)
       note(path, Access::Missing);
     return found;

@@ -7,7 +7,6 @@ mod messages;
 mod sources;
 
 pub(crate) use driver::{Piece, Place, ask};
-pub(crate) use jobs::{compile, shown};
+pub(crate) use jobs::{Compiled, compile, shown};
 pub(crate) use messages::to_diagnostics;
-use sources::Prepared;
-pub(crate) use sources::{prepare, read};
+pub(crate) use sources::{Prepared, prepare, read};

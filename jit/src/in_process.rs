@@ -1,10 +1,10 @@
 //! The back end itself: a request's way through the front end, the checks and the linker.
 
-use crate::frontend::{self, Place};
-use crate::link::{LinkInput, LinkWishes, check_archive, check_object, link_image};
+use crate::frontend::{self, Compiled, Place, Prepared};
+use crate::link::{LinkInput, LinkWishes, check_archive, check_object, link_image, with_visible_entry};
 use crate::shim;
 use hotbed_loader::boundary::{
-    Argument, BUILD, BackEnd, Content, Dependency, Failure, FailureKind, Input, Lang, Reply, Request,
+    Argument, BUILD, BackEnd, Content, Counts, Dependency, Failure, FailureKind, Input, Lang, Reply, Request,
 };
 use hotbed_loader::image::note::Metadata;
 use std::borrow::Cow;
@@ -33,92 +33,26 @@ impl InProcess {
 impl BackEnd for InProcess {
     fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure> {
         let mut reply = Reply { reproducible: true, ..Reply::default() };
-        let flags: Vec<&str> = request
-            .arguments
-            .iter()
-            .filter_map(|argument| match argument {
-                Argument::Flag(flag) => Some(flag.as_str()),
-                Argument::Input(_) => None,
-            })
-            .collect();
-        let place = Place { directory: &request.directory, environment: &request.environment };
         let mut dependencies = BTreeSet::new();
+        let place = Place { directory: &request.directory, environment: &request.environment };
 
         let start = Instant::now();
-        let mut prepared = Vec::new();
-        for input in request.inputs() {
-            if let Some(source) = frontend::prepare(input, &request.directory)? {
-                if source.driver_language == "ir"
-                    && let Content::File(path) = &input.content
-                {
-                    dependencies.insert(Dependency::File(path.clone()));
-                }
-                prepared.push(source);
-            }
-        }
-        let reading = start.elapsed().as_secs_f64() * 1e3;
-        let compiled = if prepared.is_empty() {
-            None
-        } else {
-            Some(frontend::compile(&prepared, &flags, &place, request.color)?)
-        };
-        if let Some(compiled) = &compiled {
-            reply.phases.frontend_ms = reading + compiled.times.0;
-            reply.phases.codegen_ms = compiled.times.1;
-            reply.log.extend(compiled.log.iter().cloned());
-            let spoken = prepared.iter().filter_map(|source| source.messages.as_ref());
-            for messages in
-                spoken.chain([&compiled.messages]).chain(compiled.objects.iter().map(|o| &o.messages))
-            {
-                reply.diagnostics.extend(frontend::to_diagnostics(messages));
-                reply.rendered += &messages.rendered();
-            }
-            reply.reproducible = !compiled.objects.iter().any(|object| object.object.uses_time());
-            add_seen(&mut dependencies, &compiled.seen);
-        }
+        let sources = prepare_sources(request, &mut dependencies)?;
+        reply.phases.frontend_ms = start.elapsed().as_secs_f64() * 1e3;
+        let compiled = compile_sources(request, &sources, &place, &mut reply, &mut dependencies)?;
 
         let start = Instant::now();
-        let mut objects = compiled.iter().flat_map(|compiled| &compiled.objects);
-        let contents = request
-            .inputs()
-            .filter(|input| matches!(input.lang, Lang::Object | Lang::Archive))
-            .map(|input| frontend::read(&input.content, &request.directory))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut contents = contents.iter();
+        let given = read_objects(request)?;
         let mut metadata = Metadata {
             build: BUILD.to_owned(),
             unit: request.unit.clone(),
             triple: "x86_64-pc-linux-gnu".to_owned(),
             cpu: compiled.as_ref().map_or_else(|| "x86-64".to_owned(), |compiled| compiled.cpu.clone()),
-            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            flags: flags(request).map(str::to_owned).collect(),
             inputs: Vec::new(),
             entry: request.entry.clone(),
         };
-        let mut inputs = Vec::new();
-        for argument in &request.arguments {
-            let input = match argument {
-                Argument::Flag(flag) => {
-                    inputs.push(LinkInput::Flag(flag));
-                    continue;
-                }
-                Argument::Input(input) => input,
-            };
-            let linked = match input.lang {
-                Lang::Object | Lang::Archive => {
-                    contents.next().map(|bytes| given(input, bytes)).transpose()?
-                }
-                _ => objects.next().map(|made| generated(&made.name, made.object.bytes())).transpose()?,
-            };
-            let Some((linked, bytes)) = linked else { continue };
-            if let LinkInput::File { facts, .. } | LinkInput::Bytes { facts, .. } = &linked
-                && !matches!(input.lang, Lang::Object | Lang::Archive)
-            {
-                reply.counts.functions_compiled += facts.functions;
-                reply.counts.units_compiled += 1;
-            }
-            metadata.inputs.push((input.content.name().into_owned(), *blake3::hash(bytes).as_bytes()));
-            inputs.push(linked);
-        }
+        let inputs = link_inputs(request, compiled.as_ref(), &given, &mut metadata, &mut reply.counts)?;
         let wishes = LinkWishes {
             unit: &request.unit,
             cpp: request.inputs().any(|input| input.lang == Lang::Cpp),
@@ -143,31 +77,119 @@ impl BackEnd for InProcess {
     }
 }
 
-/// An object or archive of the user's, checked.
-fn given<'a>(input: &'a Input, bytes: &'a Cow<'a, [u8]>) -> Result<(LinkInput<'a>, &'a [u8]), Failure> {
-    let name = input.content.name();
-    let archive = input.lang == Lang::Archive;
-    let checked = if archive { check_archive(bytes) } else { check_object(bytes) };
-    let facts =
-        checked.map_err(|what| Failure::new(FailureKind::Input, format!("cannot load {name}: it {what}")))?;
-    let linked = match &input.content {
-        Content::File(_) => LinkInput::File { path: name, facts, archive },
-        Content::Bytes { .. } => LinkInput::Bytes { name, bytes, facts, archive },
-    };
-    Ok((linked, bytes))
+fn flags(request: &Request) -> impl Iterator<Item = &str> {
+    request.arguments.iter().filter_map(|argument| match argument {
+        Argument::Flag(flag) => Some(flag.as_str()),
+        Argument::Input(_) => None,
+    })
 }
 
-/// An object that was compiled here.
-fn generated<'a>(name: &'a str, bytes: &'a [u8]) -> Result<(LinkInput<'a>, &'a [u8]), Failure> {
-    // With -flto it is bitcode, which lld compiles.
-    let facts = if bytes.starts_with(b"BC\xc0\xde") {
-        Default::default()
-    } else {
-        check_object(bytes).map_err(|what| {
-            Failure::new(FailureKind::Usage, format!("cannot load the code of {name}: it {what}"))
-        })?
-    };
-    Ok((LinkInput::Bytes { name: name.into(), bytes, facts, archive: false }, bytes))
+/// The inputs that go through the front end.
+fn prepare_sources<'a>(
+    request: &'a Request,
+    dependencies: &mut BTreeSet<Dependency>,
+) -> Result<Vec<Prepared<'a>>, Failure> {
+    let mut sources = Vec::new();
+    for input in request.inputs() {
+        let Some(source) = frontend::prepare(input, &request.directory)? else { continue };
+        // A module is read here; clang then sees a file in memory, which it does not report.
+        if let (true, Content::File(path)) = (source.contents.is_some(), &input.content) {
+            dependencies.insert(Dependency::File(path.clone()));
+        }
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+/// Compiles the sources, if there are any, and notes what was said and seen.
+fn compile_sources(
+    request: &Request,
+    sources: &[Prepared<'_>],
+    place: &Place<'_>,
+    reply: &mut Reply,
+    dependencies: &mut BTreeSet<Dependency>,
+) -> Result<Option<Compiled>, Failure> {
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let flags: Vec<&str> = flags(request).collect();
+    let compiled = frontend::compile(sources, &flags, place, request.color)?;
+    reply.phases.frontend_ms += compiled.times.0;
+    reply.phases.codegen_ms = compiled.times.1;
+    reply.log.extend(compiled.log.iter().cloned());
+    let of_readers = sources.iter().filter_map(|source| source.messages.as_ref());
+    let of_compilers = compiled.objects.iter().map(|object| &object.messages);
+    for messages in of_readers.chain([&compiled.messages]).chain(of_compilers) {
+        reply.diagnostics.extend(frontend::to_diagnostics(messages));
+        reply.rendered += &messages.rendered();
+    }
+    reply.reproducible = !compiled.objects.iter().any(|object| object.object.uses_time());
+    add_seen(dependencies, &compiled.seen);
+    Ok(Some(compiled))
+}
+
+/// The contents of the objects and archives, in order.
+fn read_objects(request: &Request) -> Result<Vec<Cow<'_, [u8]>>, Failure> {
+    let objects = request.inputs().filter(|input| !goes_through_front_end(input));
+    objects.map(|input| frontend::read(&input.content, &request.directory)).collect()
+}
+
+fn goes_through_front_end(input: &Input) -> bool {
+    !matches!(input.lang, Lang::Object | Lang::Archive)
+}
+
+/// Everything in the order of the command line, checked, for the linker.
+fn link_inputs<'a>(
+    request: &'a Request,
+    compiled: Option<&'a Compiled>,
+    given: &'a [Cow<'a, [u8]>],
+    metadata: &mut Metadata,
+    counts: &mut Counts,
+) -> Result<Vec<LinkInput<'a>>, Failure> {
+    let mut given = given.iter();
+    let mut made = compiled.iter().flat_map(|compiled| &compiled.objects);
+    let mut inputs = Vec::with_capacity(request.arguments.len());
+    for argument in &request.arguments {
+        let input = match argument {
+            Argument::Flag(flag) => {
+                inputs.push(LinkInput::Flag(flag));
+                continue;
+            }
+            Argument::Input(input) => input,
+        };
+        let name = input.content.name();
+        let archive = input.lang == Lang::Archive;
+        let compiled_here = goes_through_front_end(input);
+        let bytes: Option<&[u8]> = if compiled_here {
+            made.next().map(|object| object.object.bytes())
+        } else {
+            given.next().map(AsRef::as_ref)
+        };
+        let Some(bytes) = bytes else { continue };
+        // With -flto it is bitcode, which lld compiles.
+        let checked = match (archive, compiled_here && bytes.starts_with(b"BC\xc0\xde")) {
+            (true, _) => check_archive(bytes),
+            (_, true) => Ok(Default::default()),
+            _ => check_object(bytes),
+        };
+        let facts = checked
+            .map_err(|what| Failure::new(FailureKind::Input, format!("cannot load {name}: it {what}")))?;
+        if compiled_here {
+            counts.units_compiled += 1;
+            counts.functions_compiled += facts.functions;
+        }
+        metadata.inputs.push((name.to_string(), *blake3::hash(bytes).as_bytes()));
+        let visible =
+            request.entry.as_deref().filter(|_| !archive).and_then(|e| with_visible_entry(bytes, e));
+        inputs.push(match (&input.content, visible) {
+            (Content::File(_), None) if !compiled_here => LinkInput::File { path: name, facts, archive },
+            (_, visible) => {
+                let bytes = visible.map_or(Cow::Borrowed(bytes), Cow::Owned);
+                LinkInput::Bytes { name, bytes, facts, archive }
+            }
+        });
+    }
+    Ok(inputs)
 }
 
 fn add_seen(dependencies: &mut BTreeSet<Dependency>, seen: &[(Vec<u8>, u8)]) {
@@ -268,6 +290,24 @@ mod tests {
         let failure = failure(vec![Argument::Flag("--no-such".into()), text(Lang::C, "a.c", b"")]);
         assert_eq!(failure.kind, FailureKind::Usage);
         assert!(failure.message.contains("--no-such"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_hidden_entry_is_exported() {
+        let source =
+            text(Lang::C, "m.c", b"int helper(void) { return 1; } int main(void) { return helper(); }");
+        let flag = Argument::Flag("-fvisibility=hidden".into());
+        let request = Request { entry: Some("main".into()), ..request(vec![flag, source]) };
+        let (_, image) = InProcess::new().compile(&request).expect("an image");
+        let bytes = contents(image.as_fd()).expect("its bytes");
+        use object::{Object, ObjectSymbol};
+        let names: Vec<String> = object::File::parse(&*bytes)
+            .expect("an ELF file")
+            .dynamic_symbols()
+            .filter(|symbol| symbol.is_definition())
+            .map(|symbol| symbol.name().expect("a name").to_owned())
+            .collect();
+        assert_eq!(names, ["main"]);
     }
 
     #[test]

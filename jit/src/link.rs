@@ -2,6 +2,7 @@
 
 mod archive;
 mod check;
+mod entry;
 mod image;
 mod libraries;
 mod line;
@@ -10,4 +11,5 @@ mod own_object;
 
 pub(crate) use archive::check_archive;
 pub(crate) use check::check_object;
+pub(crate) use entry::with_visible_entry;
 pub(crate) use image::{LinkInput, LinkWishes, link_image};

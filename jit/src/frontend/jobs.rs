@@ -7,6 +7,8 @@ use super::messages::failure;
 use crate::shim::{File, Files, Job, JobKind, Messages, Object};
 use hotbed_loader::boundary::{Failure, FailureKind};
 use parking_lot::{Mutex, RwLock};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -56,12 +58,9 @@ pub(crate) fn compile(
     let mut line: Vec<Piece<'_>> = flags.iter().map(|flag| Piece::Flag(flag)).collect();
     // Last, so that they hold whatever the flags say: an image is position-independent.
     line.extend([Piece::Flag("-fPIC"), Piece::Flag("-c")]);
-    for source in sources {
-        line.extend([
-            Piece::Flag("-x"),
-            Piece::Flag(source.driver_language),
-            Piece::Input(source.path.as_ref()),
-        ]);
+    let paths = distinct_paths(sources);
+    for (source, path) in sources.iter().zip(&paths) {
+        line.extend([Piece::Flag("-x"), Piece::Flag(source.driver_language), Piece::Input(path)]);
     }
     let answer = ask(&line, place, color)?;
     if answer.jobs.len() != sources.len() || answer.jobs.iter().any(|job| job.kind != JobKind::Compile) {
@@ -73,9 +72,10 @@ pub(crate) fn compile(
     }
     let inputs: Vec<File<'_>> = sources
         .iter()
-        .filter_map(|source| {
+        .zip(&paths)
+        .filter_map(|(source, path)| {
             let contents = source.contents.as_ref()?;
-            Some(File { path: source.path.as_ref().into(), contents: contents.bytes().into() })
+            Some(File { path: path.as_ref().into(), contents: contents.bytes().into() })
         })
         .collect();
     let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
@@ -102,6 +102,22 @@ pub(crate) fn compile(
         cpu: answer.jobs.first().and_then(|job| after(job, "-target-cpu")).unwrap_or_default(),
         log: answer.jobs.iter().map(|job| format!("clang {}", shown(&job.arguments))).collect(),
     })
+}
+
+/// The paths that the compiler knows the sources by: their own, except where one that lies in memory would hide another.
+fn distinct_paths<'a>(sources: &'a [Prepared<'_>]) -> Vec<Cow<'a, str>> {
+    let on_disk = sources.iter().filter(|source| source.contents.is_none());
+    let mut taken: HashSet<String> = on_disk.map(|source| source.path.to_string()).collect();
+    let distinct = |source: &'a Prepared<'_>| {
+        let mut path = Cow::Borrowed(source.path.as_ref());
+        let mut count = 1;
+        while source.contents.is_some() && !taken.insert(path.to_string()) {
+            count += 1;
+            path = Cow::Owned(format!("{}#{count}", source.path));
+        }
+        path
+    };
+    sources.iter().map(distinct).collect()
 }
 
 /// Runs the jobs on as many threads as there are processors.

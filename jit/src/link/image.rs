@@ -1,6 +1,7 @@
 //! One link: inputs in, a sealed image in an in-memory file out.
 
 use super::check::ObjectFacts;
+use super::libraries::Libgcc;
 use super::line::{LinePiece, Wishes, line, read_dependencies};
 use super::lld;
 use super::own_object::own_object;
@@ -33,7 +34,7 @@ pub(crate) enum LinkInput<'a> {
         /// What messages call it.
         name: Cow<'a, str>,
         /// The object or archive.
-        bytes: &'a [u8],
+        bytes: Cow<'a, [u8]>,
         /// What the checks found.
         facts: ObjectFacts,
         /// It is an archive.
@@ -87,9 +88,13 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     let mut names = Vec::new();
     let mut pieces = Vec::new();
     let mut cpp = wishes.cpp;
+    let mut libgcc = Libgcc::Needless;
     for input in inputs {
         let (path, archive, facts) = match input {
             LinkInput::Flag(flag) => {
+                if flag.starts_with("-l") || flag.starts_with("-W") || flag.starts_with("-X") {
+                    libgcc = Libgcc::Wanted;
+                }
                 pieces.push(LinePiece::Flag((*flag).to_owned()));
                 continue;
             }
@@ -102,6 +107,9 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
             }
         };
         cpp |= facts.cpp;
+        if facts.libgcc || archive {
+            libgcc = Libgcc::Wanted;
+        }
         let whole = archive && wishes.whole_archives;
         if whole {
             pieces.push(LinePiece::Flag("-Wl,--whole-archive".to_owned()));
@@ -128,6 +136,7 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         &Wishes {
             inputs: pieces,
             cpp,
+            libgcc: if cpp { Libgcc::Wanted } else { libgcc },
             soname: &soname,
             entry: wishes.entry,
             output: &image_path,

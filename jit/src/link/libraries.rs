@@ -7,8 +7,33 @@ use std::path::{Path, PathBuf};
 const LIBGCC_S: [&str; 3] =
     ["/lib/x86_64-linux-gnu/libgcc_s.so.1", "/lib64/libgcc_s.so.1", "/usr/lib/libgcc_s.so.1"];
 
+/// Whether the run-time library of gcc can be wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Libgcc {
+    /// Something may refer to it.
+    Wanted,
+    /// Nothing that is linked refers to a symbol that it has.
+    Needless,
+}
+
 /// Replaces `-lgcc` and `-lgcc_s` where they cannot be found, and says where each library was looked for in vain.
-pub(crate) fn settle_libraries(arguments: &mut Vec<String>, directory: &Path) -> Vec<PathBuf> {
+///
+/// The driver names both several times, for linkers that go through archives once; lld reads them anew each time, which
+/// is a third of the time that a small link takes. So they stay once, or not at all where they are needless.
+pub(crate) fn settle_libraries(
+    arguments: &mut Vec<String>,
+    directory: &Path,
+    libgcc: Libgcc,
+) -> Vec<PathBuf> {
+    let mut seen = Vec::new();
+    arguments.retain(|argument| {
+        let ours = argument == "-lgcc" || argument == "-lgcc_s";
+        let again = seen.contains(argument);
+        if ours {
+            seen.push(argument.clone());
+        }
+        !(ours && (again || libgcc == Libgcc::Needless))
+    });
     let folders = search_folders(arguments, directory);
     let mut missing = Vec::new();
     let mut only_static = false;
@@ -78,15 +103,25 @@ mod tests {
     #[test]
     fn places_without_the_library_are_told() {
         let mut arguments = line(&["-L/nowhere", "-L", "/usr/lib/x86_64-linux-gnu", "-lm"]);
-        let missing = settle_libraries(&mut arguments, Path::new("/"));
+        let missing = settle_libraries(&mut arguments, Path::new("/"), Libgcc::Wanted);
         assert_eq!(missing, [PathBuf::from("/nowhere/libm.so"), PathBuf::from("/nowhere/libm.a")]);
         assert_eq!(arguments.last().map(String::as_str), Some("-lm"));
     }
 
     #[test]
+    fn libgcc_is_read_once_or_not_at_all() {
+        let driver = ["-L/usr/lib/gcc/x86_64-linux-gnu/12", "-lgcc", "-lgcc_s", "-lgcc", "-lgcc_s"];
+        for (libgcc, count) in [(Libgcc::Wanted, 3), (Libgcc::Needless, 1)] {
+            let mut arguments = line(&driver);
+            settle_libraries(&mut arguments, Path::new("/"), libgcc);
+            assert_eq!(arguments.len(), count, "{arguments:?}");
+        }
+    }
+
+    #[test]
     fn a_machine_without_gcc_links_all_the_same() {
         let mut arguments = line(&["-L/nowhere", "-lgcc", "-lgcc_s", "-lnosuch"]);
-        settle_libraries(&mut arguments, Path::new("/"));
+        settle_libraries(&mut arguments, Path::new("/"), Libgcc::Wanted);
         assert!(!arguments.contains(&"-lgcc".to_owned()));
         assert!(arguments.contains(&"-lnosuch".to_owned()));
     }

@@ -1,6 +1,6 @@
 //! The linker's line: what clang's driver makes of the flags, and what makes the result an image.
 
-use super::libraries::settle_libraries;
+use super::libraries::{Libgcc, settle_libraries};
 use crate::frontend::{self, Piece, Place};
 use crate::shim::JobKind;
 use hotbed_loader::boundary::{Failure, FailureKind};
@@ -30,6 +30,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) inputs: Vec<LinePiece>,
     /// The C++ run-time library is wanted.
     pub(crate) cpp: bool,
+    /// Whether gcc's run-time library can be wanted.
+    pub(crate) libgcc: Libgcc,
     /// `SONAME`.
     pub(crate) soname: &'a str,
     /// Symbol to take out of archives.
@@ -76,7 +78,7 @@ pub(crate) fn line(wishes: &Wishes<'_>, place: &Place<'_>) -> Result<Line, Failu
         }
     }
     arguments.push(wishes.own_object.to_owned());
-    let missing = settle_libraries(&mut arguments, place.directory);
+    let missing = settle_libraries(&mut arguments, place.directory, wishes.libgcc);
     Ok(Line { arguments, seen: answer.seen, missing })
 }
 
