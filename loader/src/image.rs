@@ -1,7 +1,7 @@
 //! Images: the format, and mapping, binding, initialising and ending one.
 //!
-//! The way of an image through this folder: [`map`] makes memory of a file, reading `headers` and the `dynamic`
-//! section; [`bind`] resolves what it needs through [`crate::layers`] and relocates it; `lifecycle` calls its
+//! The way of an image through this folder: `map` makes memory of a file, reading `headers` and the `dynamic`
+//! section; `bind` resolves what it needs through the layers and relocates it; `lifecycle` calls its
 //! constructors. An [`Image`] is what comes out of that, held by an `Arc`: as long as it is held, by the host or by
 //! another image that is bound to it, its code may be called.
 
@@ -36,6 +36,7 @@ use lifecycle::End;
 use map::Mapped;
 use place::Place;
 use ready::Ready;
+use std::borrow::Cow;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -165,7 +166,7 @@ impl Image {
         Self {
             name,
             times: OnceLock::new(),
-            shared: Decisions::new(plan.shared),
+            shared: Decisions::new(plan.own, plan.elsewhere),
             ready: Ready::new(),
             list,
             body: ManuallyDrop::new(Body {
@@ -273,7 +274,7 @@ impl Image {
 
     /// Names of the libraries that it needs.
     pub fn needed(&self) -> Vec<String> {
-        needed(&self.body.mapped)
+        needed(&self.body.mapped).map(Cow::into_owned).collect()
     }
 
     /// The addresses that it occupies.
@@ -397,9 +398,9 @@ pub(crate) unsafe fn call_resolver(address: usize) -> usize {
 }
 
 /// Names of the libraries that an image needs.
-pub(crate) fn needed(mapped: &Mapped) -> Vec<String> {
+pub(crate) fn needed(mapped: &Mapped) -> impl Iterator<Item = Cow<'static, str>> {
     let names = mapped.dynamic.needed.iter().filter_map(|name| mapped.symbols.text(*name));
-    names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    names.map(String::from_utf8_lossy)
 }
 
 /// Makes read-only what the image wants to be so after relocation.

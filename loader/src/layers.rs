@@ -6,10 +6,10 @@ mod process;
 mod shared;
 
 pub(crate) use host::{Definitions, Host};
-pub(crate) use process::{Process, ProcessView};
+pub(crate) use process::{Closure, Process, ProcessView};
 pub(crate) use shared::{guarded_by, is_mangled, same_party};
 
-use crate::image::symbols::Name;
+use crate::image::symbols::{Name, PartialHash};
 use crate::image::versions::Version;
 use crate::image::{Image, SymbolKind};
 use std::fmt;
@@ -117,6 +117,8 @@ pub(crate) struct Found {
     pub(crate) value: Value,
     /// What it is.
     pub(crate) kind: SymbolKind,
+    /// Whether it is weak or otherwise shared.
+    pub(crate) shared: bool,
     /// Who has it.
     pub(crate) party: Party,
     /// In which layer.
@@ -130,8 +132,8 @@ pub(crate) struct Query<'a> {
     pub(crate) name: Name<'a>,
     /// The version it must have.
     pub(crate) version: Option<&'a Version>,
-    /// Whether the unit that asks has a definition of its own that counts only if nobody was earlier.
-    pub(crate) shared: bool,
+    /// Whether somebody has a definition of his own that counts only if nobody was earlier, and of what.
+    pub(crate) shared: Option<SymbolKind>,
 }
 
 /// All layers, as they are at one moment.
@@ -147,16 +149,33 @@ pub(crate) struct Layers<'a> {
 }
 
 impl Layers<'_> {
+    /// Whether any layer may have a name of which only a part of the hash is known: a quick no.
+    pub(crate) fn may_have(&self, hash: PartialHash) -> bool {
+        !self.host.is_empty()
+            || self.images.iter().any(|image| image.symbols().filter().passes_partly(hash))
+            || self.process.may_have(hash)
+    }
+
     /// The first answer in the order. `own` is what the unit that asks has itself, if that is a strong definition.
     pub(crate) fn find(&self, query: Query<'_>, own: Option<Found>) -> Option<Found> {
         self.order.iter().find_map(|layer| match layer {
             Layer::Unit => own,
             Layer::Host => self.host.find(query),
             Layer::Images => images::find(self, query),
-            // Names that are not mangled belong to whoever defines them: a C program's own `init` must not become
-            // the host's.
-            Layer::Process if !query.shared || is_mangled(query.name.bytes) => self.process.find(query),
-            Layer::Process | Layer::Fresh | Layer::Archives | Layer::OnDemand => None,
+            Layer::Process => self.in_process(query),
+            Layer::Fresh | Layer::Archives | Layer::OnDemand => None,
         })
+    }
+
+    /// What the process has. A shared definition whose name is not mangled belongs to whoever has it, as a C program's
+    /// own `init` must not become the host's; but a variable that is shared on both sides is one variable (C++ does
+    /// not mangle the names of global variables).
+    fn in_process(&self, query: Query<'_>) -> Option<Found> {
+        match query.shared {
+            None => self.process.find(query),
+            Some(_) if is_mangled(query.name.bytes) => self.process.find(query),
+            Some(SymbolKind::Data | SymbolKind::Tls) => self.process.find(query).filter(|found| found.shared),
+            Some(SymbolKind::Function | SymbolKind::IndirectFunction) => None,
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::image::bind;
 use crate::image::map::{MapError, Mapped, map};
 use crate::image::symbols::Name;
 use crate::image::{self, Image, ImageError, ImageSource, Parts, StartError, tls};
-use crate::layers::{DEFAULT_ORDER, Host, Layer, Layers, Party, Process, ProcessView, Query, Resolution};
+use crate::layers::{DEFAULT_ORDER, Host, Layer, Layers, Party, Process, Query, Resolution};
 use crate::sys::arguments::ProgramArguments;
 use std::fmt;
 use std::sync::Arc;
@@ -106,39 +106,36 @@ impl Loader {
             MapError::Image(source) => LoadError::Image { unit: name.to_owned(), source },
         })?;
         let mapped_at = Instant::now();
-        let (libraries, view) = self.needed(name, &mapped)?;
-        let (image, applied) = self.bind(name, mapped, libraries, view)?;
+        let libraries = self.needed(name, &mapped)?;
+        let (image, applied) = self.bind(name, mapped, libraries)?;
         Ok(Prepared { image, applied, map: mapped_at - start, mapped_at })
     }
 
     /// Opens the libraries that an image needs and that were not there from the start.
-    fn needed(&self, unit: &str, mapped: &Mapped) -> Result<(Vec<Arc<Library>>, ProcessView), LoadError> {
-        let view = self.0.process.view();
+    fn needed(&self, unit: &str, mapped: &Mapped) -> Result<Vec<Arc<Library>>, LoadError> {
+        let process = &self.0.process;
         let mut libraries = Vec::new();
-        let mut fresh = false;
         for name in image::needed(mapped) {
-            if view.has_from_start(&name) {
+            if process.has_from_start(&name) {
                 continue;
             }
-            let library = match self.0.process.opened(|library| library.is_called(&name)) {
+            let library = match process.opened(|library| library.is_called(&name)) {
                 Some(library) => library,
                 None => {
-                    fresh = true;
                     let library = Library::needed(&name, mapped, self.0.options.global_libraries).map_err(
                         |reason| LoadError::Library {
-                            name: name.clone(),
+                            name: name.clone().into_owned(),
                             needed_by: Some(unit.to_owned()),
                             reason,
                         },
                     )?;
-                    self.0.process.add(&library);
+                    process.add(&library);
                     library
                 }
             };
             libraries.push(library);
         }
-        let view = if fresh { self.0.process.view() } else { view };
-        Ok((libraries, view))
+        Ok(libraries)
     }
 
     /// Resolves and relocates, and makes the image visible to others.
@@ -147,7 +144,6 @@ impl Loader {
         name: &str,
         mapped: Mapped,
         mut libraries: Vec<Arc<Library>>,
-        mut view: ProcessView,
     ) -> Result<(Arc<Image>, bind::Applied), LoadError> {
         let damaged = |source: ImageError| LoadError::Image { unit: name.to_owned(), source };
         let module = match &mapped.headers.tls {
@@ -160,6 +156,7 @@ impl Loader {
             None => None,
         };
         let number = module.as_ref().map(tls::Module::number);
+        let mut view = self.0.process.view();
         let mut asked = false;
         loop {
             // Images must not end while the list is locked, so they are dropped after it is unlocked.
@@ -244,7 +241,7 @@ impl Loader {
     /// Who has `symbol`, asking as somebody who has none himself. What was found stays valid as long as the unit or
     /// library that has it is held.
     pub fn resolve(&self, symbol: &str) -> Option<Resolution> {
-        let query = Query { name: Name::new(symbol.as_bytes()), version: None, shared: false };
+        let query = Query { name: Name::new(symbol.as_bytes()), version: None, shared: None };
         let mut view = self.0.process.view();
         for round in 0..2 {
             let images;

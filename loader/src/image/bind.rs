@@ -10,7 +10,7 @@ use super::place::text_of;
 use super::symbols::Name;
 use super::tls::ends::thread_atexit;
 use super::tls::entry::tls_get_addr;
-use super::{ImageError, SymbolKind, own_value};
+use super::{ImageError, SymbolKind, decisions, own_value};
 use crate::layers::{Found, Layer, Layers, Party, Query, Value, guarded_by, same_party};
 
 /// What a symbol that relocations refer to was resolved to.
@@ -36,8 +36,10 @@ pub(crate) struct Plan {
     pub(crate) images: Vec<usize>,
     /// Places of the libraries that are needed in the view of the process, each once.
     pub(crate) libraries: Vec<usize>,
-    /// For each shared definition that is referred to: what is used instead of it, or `None` where it has won.
-    pub(crate) shared: Vec<(u32, Option<Value>)>,
+    /// The shared definitions that are referred to and have won, a bit each.
+    pub(crate) own: Vec<u64>,
+    /// The shared definitions that are referred to and have not, and what is used instead; sorted.
+    pub(crate) elsewhere: Vec<(u32, Value)>,
     /// Whether the image registers destructors of thread-local variables.
     pub(crate) thread_ends: bool,
 }
@@ -55,13 +57,14 @@ pub(crate) fn resolve(
         return Err(ImageError::Damaged("a relocation refers to a symbol that is not there"));
     }
     resolver.plan.slots = vec![Slot::Unknown; most as usize + 1];
+    resolver.plan.own = vec![0; most as usize / 64 + 1];
     for relocation in tables.iter().flat_map(|table| table.iter()) {
         let index = relocation.symbol();
         if index != 0 && resolver.plan.slots[index as usize] == Slot::Unknown {
             resolver.slot(index)?;
         }
     }
-    resolver.plan.shared.sort_unstable_by_key(|(index, _)| *index);
+    resolver.plan.elsewhere.sort_unstable_by_key(|(index, _)| *index);
     Ok(resolver.plan)
 }
 
@@ -94,16 +97,28 @@ impl Resolver<'_> {
         }
         let symbols = &self.mapped.symbols;
         let symbol = symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
-        let name = symbols.text(symbol.name.into()).ok_or(ImageError::Truncated("the name of a symbol"))?;
-        let slot = if symbol.is_defined() {
-            Slot::Known(self.defined(index, symbol, Name::new(name))?)
+        let slot = if !symbol.is_defined() {
+            self.undefined(index, symbol, Name::new(text_of(symbols, symbol)?))
+        } else if self.is_nobody_elses(index, symbol) {
+            decisions::set(&mut self.plan.own, index);
+            Slot::Known(self.own(symbol)?.value)
         } else {
-            self.undefined(index, symbol, Name::new(name))
+            Slot::Known(self.defined(index, symbol, Name::new(text_of(symbols, symbol)?))?)
         };
         if let Some(place) = self.plan.slots.get_mut(index as usize) {
             *place = slot;
         }
         Ok(slot)
+    }
+
+    /// Whether a shared definition is surely nobody else's, found out without reading its name. Guards are not decided
+    /// by whether somebody else has them.
+    fn is_nobody_elses(&self, index: u32, symbol: &Symbol) -> bool {
+        let symbols = &self.mapped.symbols;
+        symbol.is_shared()
+            && symbol.is_exported()
+            && symbols.partial_hash(index).is_some_and(|hash| !self.layers.may_have(hash))
+            && !symbols.begins(symbol, b"_ZGV")
     }
 
     fn undefined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Slot {
@@ -118,7 +133,7 @@ impl Resolver<'_> {
             }
         }
         let version = self.mapped.symbols.needed_version(index);
-        match self.layers.find(Query { name, version, shared: false }, None) {
+        match self.layers.find(Query { name, version, shared: None }, None) {
             Some(found) => {
                 self.use_of(found.party);
                 Slot::Known(found.value)
@@ -146,10 +161,13 @@ impl Resolver<'_> {
                 None => self.find_shared(symbol, name),
             }
         } else {
-            self.layers.find(Query { name, version: None, shared }, Some(own))
+            self.layers.find(Query { name, version: None, shared: None }, Some(own))
         };
         if shared {
-            self.plan.shared.push((index, found.map(|found| found.value)));
+            match found {
+                Some(found) => self.plan.elsewhere.push((index, found.value)),
+                None => decisions::set(&mut self.plan.own, index),
+            }
         }
         let Some(found) = found else { return Ok(own.value) };
         self.use_of(found.party);
@@ -158,7 +176,8 @@ impl Resolver<'_> {
 
     /// Where a shared definition is used from, if not from the image itself.
     fn find_shared(&self, symbol: &Symbol, name: Name<'_>) -> Option<Found> {
-        let found = self.layers.find(Query { name, version: None, shared: true }, None)?;
+        let found =
+            self.layers.find(Query { name, version: None, shared: Some(SymbolKind::of(symbol)) }, None)?;
         let is_variable = matches!(symbol.kind(), STT_OBJECT | STT_TLS);
         if is_variable && matches!(found.party, Party::Process(0)) {
             // The program may initialise the variable under a guard that it does not export.
@@ -205,7 +224,13 @@ impl Resolver<'_> {
         let value = own_value(&self.mapped.place, self.module, symbol).ok_or(ImageError::Damaged(
             "a symbol lies outside of its segments, or is thread-local and there is no thread-local segment",
         ))?;
-        Ok(Found { value, kind: SymbolKind::of(symbol), party: Party::Unit, layer: Layer::Unit })
+        Ok(Found {
+            value,
+            kind: SymbolKind::of(symbol),
+            shared: symbol.is_shared(),
+            party: Party::Unit,
+            layer: Layer::Unit,
+        })
     }
 
     fn use_of(&mut self, party: Party) {

@@ -3,47 +3,61 @@
 use crate::layers::Value;
 use parking_lot::Mutex;
 
-/// For every shared definition that somebody has asked for: `None` if the image's own counts, else what does.
-/// Sorted by the index of the symbol.
+/// What was decided about every shared definition that somebody has asked for.
 #[derive(Debug)]
-pub(crate) struct Decisions(Mutex<Vec<(u32, Decision)>>);
+pub(crate) struct Decisions(Mutex<State>);
 
-#[derive(Debug, Clone, Copy)]
-enum Decision {
-    Own,
-    Elsewhere(Option<Value>),
+#[derive(Debug)]
+struct State {
+    /// Those that count, a bit each.
+    own: Vec<u64>,
+    /// Those that do not, and what the image uses instead, if it uses any; sorted by the index of the symbol.
+    elsewhere: Vec<(u32, Option<Value>)>,
+}
+
+/// Sets a bit.
+pub(super) fn set(bits: &mut Vec<u64>, index: u32) {
+    let at = index as usize / 64;
+    if at >= bits.len() {
+        bits.resize(at + 1, 0);
+    }
+    bits[at] |= 1 << (index % 64);
+}
+
+fn has(bits: &[u64], index: u32) -> bool {
+    bits.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
 }
 
 impl Decisions {
-    /// What binding has decided, sorted by index.
-    pub(crate) fn new(bound: Vec<(u32, Option<Value>)>) -> Self {
-        let decide = |(index, value): (u32, Option<Value>)| {
-            (index, value.map_or(Decision::Own, |value| Decision::Elsewhere(Some(value))))
-        };
-        Self(Mutex::new(bound.into_iter().map(decide).collect()))
+    /// What binding has decided.
+    pub(super) fn new(own: Vec<u64>, elsewhere: Vec<(u32, Value)>) -> Self {
+        let elsewhere = elsewhere.into_iter().map(|(index, value)| (index, Some(value))).collect();
+        Self(Mutex::new(State { own, elsewhere }))
     }
 
     /// Whether the image's own definition counts; where that is open, `own` decides it for good.
     pub(crate) fn decide(&self, index: u32, own: impl FnOnce() -> bool) -> bool {
-        let mut decisions = self.0.lock();
-        let decision = match decisions.binary_search_by_key(&index, |(index, _)| *index) {
-            Ok(at) => decisions[at].1,
-            Err(at) => {
-                let decision = if own() { Decision::Own } else { Decision::Elsewhere(None) };
-                decisions.insert(at, (index, decision));
-                decision
+        let mut state = self.0.lock();
+        if has(&state.own, index) {
+            return true;
+        }
+        match state.elsewhere.binary_search_by_key(&index, |(index, _)| *index) {
+            Ok(_) => false,
+            Err(_) if own() => {
+                set(&mut state.own, index);
+                true
             }
-        };
-        matches!(decision, Decision::Own)
+            Err(at) => {
+                state.elsewhere.insert(at, (index, None));
+                false
+            }
+        }
     }
 
     /// What the image itself uses instead of its own definition.
-    pub(crate) fn instead(&self, index: u32) -> Option<Value> {
-        let decisions = self.0.lock();
-        let at = decisions.binary_search_by_key(&index, |(index, _)| *index).ok()?;
-        match decisions[at].1 {
-            Decision::Elsewhere(value) => value,
-            Decision::Own => None,
-        }
+    pub(super) fn instead(&self, index: u32) -> Option<Value> {
+        let state = self.0.lock();
+        let at = state.elsewhere.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        state.elsewhere[at].1
     }
 }

@@ -6,7 +6,7 @@ use super::headers::{self, HEADER_BYTES, Headers, Range};
 use super::note::{FORMAT_VERSION, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE};
 use super::place::{Place, Segment};
 use super::symbols::Symbols;
-use crate::sys::files::memory_file;
+use crate::sys::files::{memory_file, open_regular};
 use crate::sys::memory::{Access, Mapping, PAGE, page_down, page_up, read_at, size_of};
 use std::fs::File;
 use std::io::{self, Write};
@@ -86,23 +86,22 @@ pub(crate) fn map(name: &str, source: ImageSource<'_>) -> Result<Mapped, MapErro
     let path = source.path().map(Path::to_owned);
     match source {
         ImageSource::File(path_) => {
-            let file = File::open(path_).map_err(MapError::Read)?;
-            map_file(file.as_fd(), path)
+            let (file, status) = open_regular(path_).map_err(MapError::Read)?;
+            map_file(file.as_fd(), status.identity.size, path)
         }
-        ImageSource::Descriptor { file, .. } => map_file(file, path),
+        ImageSource::Descriptor { file, .. } => map_file(file, size_of(file).map_err(MapError::Read)?, path),
         ImageSource::Bytes(bytes) => {
             // Refused before anything is copied.
             headers::parse(&bytes[..bytes.len().min(HEADER_BYTES)], bytes.len() as u64)?;
             let file = memory_file(name).map_err(MapError::Map)?;
             let mut file = File::from(file);
             file.write_all(bytes).map_err(MapError::Map)?;
-            map_file(file.as_fd(), path)
+            map_file(file.as_fd(), bytes.len() as u64, path)
         }
     }
 }
 
-fn map_file(file: BorrowedFd<'_>, path: Option<PathBuf>) -> Result<Mapped, MapError> {
-    let size = size_of(file).map_err(MapError::Read)?;
+fn map_file(file: BorrowedFd<'_>, size: u64, path: Option<PathBuf>) -> Result<Mapped, MapError> {
     let mut buffer = [MaybeUninit::uninit(); HEADER_BYTES];
     let read = read_at(file, &mut buffer, 0).map_err(MapError::Read)?;
     // SAFETY: that many bytes have been read.
@@ -168,14 +167,11 @@ fn fill(
     if let Some(file) = file
         && filled > page
     {
-        mapping.replace_with_file(
-            page,
-            filled - page,
-            file,
-            page_down(offset as usize) as u64,
-            access,
-            false,
-        )?;
+        let length = filled - page;
+        // Relocation and zeroing will touch most of these pages: all at once costs a third of one by one.
+        let populate = access.write && length <= POPULATED;
+        let start = page_down(offset as usize) as u64;
+        mapping.replace_with_file(page, length, file, start, access, populate)?;
     }
     if contents_end < last && contents_end < filled {
         // SAFETY: writable (`headers::parse` has checked), inside this mapping, and within the file's pages.

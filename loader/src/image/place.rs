@@ -4,6 +4,7 @@ use super::ImageError;
 use super::elf::{Plain, Symbol};
 use super::symbols::Symbols;
 use crate::sys::memory::Access;
+use std::ffi::CStr;
 
 /// A loadable segment.
 #[derive(Debug, Clone, Copy)]
@@ -112,11 +113,38 @@ impl Place {
     }
 }
 
-/// The text at `offset` of a string table, without its terminator.
-pub(crate) fn text(strings: &[u8], offset: u64) -> Option<&[u8]> {
-    let rest = strings.get(usize::try_from(offset).ok()?..)?;
-    let end = rest.iter().position(|byte| *byte == 0)?;
-    Some(&rest[..end])
+/// A table of texts, each ended by a zero.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strings(&'static [u8]);
+
+impl Strings {
+    /// The texts of `bytes`, up to the last that is ended.
+    pub(crate) fn new(bytes: &'static [u8]) -> Self {
+        let end = bytes.iter().rposition(|byte| *byte == 0).map_or(0, |at| at + 1);
+        Self(&bytes[..end])
+    }
+
+    /// The text at `offset`, without its terminator.
+    #[inline]
+    pub(crate) fn get(&self, offset: u64) -> Option<&'static [u8]> {
+        let rest = self.0.get(usize::try_from(offset).ok()?..).filter(|rest| !rest.is_empty())?;
+        // SAFETY: the table ends with a zero (`new` has seen to it), so there is one in the rest, which is not empty.
+        Some(unsafe { CStr::from_ptr(rest.as_ptr().cast()) }.to_bytes())
+    }
+
+    /// Whether what stands at `offset` begins with `prefix`.
+    #[inline]
+    pub(crate) fn begins(&self, offset: u64, prefix: &[u8]) -> bool {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..));
+        rest.is_some_and(|rest| rest.starts_with(prefix))
+    }
+
+    /// Whether `text` stands at `offset`.
+    #[inline]
+    pub(crate) fn is(&self, offset: u64, text: &[u8]) -> bool {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..));
+        rest.is_some_and(|rest| rest.get(text.len()) == Some(&0) && rest.starts_with(text))
+    }
 }
 
 /// The name of a symbol.

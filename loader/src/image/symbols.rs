@@ -3,7 +3,7 @@
 use super::ImageError;
 use super::dynamic::Dynamic;
 use super::elf::*;
-use super::place::{Place, text};
+use super::place::{Place, Strings};
 use super::versions::{HIDDEN, Version, Versions};
 
 /// The symbols of one loaded file. The slices are of its memory; whoever owns this unmaps that memory later than the
@@ -11,7 +11,7 @@ use super::versions::{HIDDEN, Version, Versions};
 #[derive(Debug)]
 pub(crate) struct Symbols {
     symbols: &'static [Symbol],
-    strings: &'static [u8],
+    strings: Strings,
     hash: Hash,
     numbers: Option<&'static [u16]>,
     needed: Versions,
@@ -47,21 +47,49 @@ impl Filter {
         let word = self.words[(hash / 64) as usize & (self.words.len() - 1)];
         (word >> (hash % 64)) & (word >> ((hash >> self.shift) % 64)) & 1 != 0
     }
+
+    /// Whether a name with either of these hashes may be defined.
+    #[inline]
+    pub(crate) fn passes_partly(&self, hash: PartialHash) -> bool {
+        let hash = hash.0;
+        let word = self.words[(hash / 64) as usize & (self.words.len() - 1)];
+        let second = if self.shift == 0 { 1 } else { word >> ((hash >> self.shift) % 64) };
+        (word >> (hash % 64) | word >> (hash % 64 + 1)) & second & 1 != 0
+    }
 }
+
+/// All but the lowest bit of the hash of a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PartialHash(u32);
 
 /// A name to look for, and its hash.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name<'a> {
     /// The name itself.
     pub(crate) bytes: &'a [u8],
-    hash: u32,
+    /// The hash that GNU's tables use.
+    pub(crate) hash: u32,
 }
 
 impl<'a> Name<'a> {
     /// Hashes `bytes`.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        let hash =
-            bytes.iter().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)));
+        // Eight at a time: the multiplications of one step wait for those of the step before.
+        const POWERS: [u32; 8] = {
+            let mut powers = [1u32; 8];
+            let mut at = 7;
+            while at > 0 {
+                powers[at - 1] = powers[at].wrapping_mul(33);
+                at -= 1;
+            }
+            powers
+        };
+        let (chunks, rest) = bytes.as_chunks::<8>();
+        let hash = chunks.iter().fold(5381u32, |hash, chunk| {
+            let sum = chunk.iter().zip(POWERS).map(|(byte, power)| u32::from(*byte).wrapping_mul(power));
+            hash.wrapping_mul(POWERS[0].wrapping_mul(33)).wrapping_add(sum.fold(0, u32::wrapping_add))
+        });
+        let hash = rest.iter().fold(hash, |hash, one| hash.wrapping_mul(33).wrapping_add(u32::from(*one)));
         Self { bytes, hash }
     }
 }
@@ -79,6 +107,7 @@ impl Symbols {
                 .ok_or(outside("the string table"))?,
             None => &[],
         };
+        let strings = Strings::new(strings);
         let symbols = match dynamic.symbols {
             // SAFETY: as above.
             Some(address) => unsafe { place.tail(address) }.ok_or(outside("the symbol table"))?,
@@ -111,14 +140,29 @@ impl Symbols {
         self.symbols.get(index as usize)
     }
 
+    /// Whether the name of a symbol begins so.
+    pub(crate) fn begins(&self, symbol: &Symbol, prefix: &[u8]) -> bool {
+        self.strings.begins(symbol.name.into(), prefix)
+    }
+
     /// A text of the string table.
     pub(crate) fn text(&self, offset: u64) -> Option<&'static [u8]> {
-        text(self.strings, offset)
+        self.strings.get(offset)
     }
 
     /// The version that the undefined symbol `index` must have.
     pub(crate) fn needed_version(&self, index: u32) -> Option<&Version> {
         self.needed.get(*self.numbers?.get(index as usize)?)
+    }
+
+    /// What the hash table says about the name of the definition `index`, without looking at that name.
+    pub(crate) fn partial_hash(&self, index: u32) -> Option<PartialHash> {
+        match &self.hash {
+            Hash::Gnu { first, chains, .. } => {
+                Some(PartialHash(chains.get(index.checked_sub(*first)? as usize)? & !1))
+            }
+            Hash::Plain { .. } | Hash::None => None,
+        }
     }
 
     /// The definition of `name` that somebody who asks for `version`, or for none in particular, gets, and its index.
@@ -141,8 +185,7 @@ impl Symbols {
     ) -> Option<(u32, &'static Symbol)> {
         let candidate = |index: u32| {
             let symbol = self.get(index)?;
-            let text = self.strings.get(symbol.name as usize..)?;
-            let fits = text.starts_with(name.bytes) && text.get(name.bytes.len()) == Some(&0);
+            let fits = self.strings.is(symbol.name.into(), name.bytes);
             (fits && accept(index, symbol)).then_some((index, symbol))
         };
         match &self.hash {
@@ -280,4 +323,33 @@ fn plain_hash(name: &[u8]) -> u32 {
         let top = hash & 0xf000_0000;
         (hash ^ (top >> 24)) & !top
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_hash_is_enough_for_a_quick_no() {
+        let words: &'static [u64] = &[0, 1 << 9 | 1 << 40, 0, 0];
+        let filter = Filter { words, shift: 6 };
+        for hash in 0..1u32 << 14 {
+            let name = |hash| filter.passes(Name { bytes: b"", hash });
+            assert_eq!(filter.passes_partly(PartialHash(hash & !1)), name(hash & !1) || name(hash | 1));
+        }
+    }
+
+    #[test]
+    fn names_are_hashed_as_the_tables_have_it() {
+        // From the description of the format.
+        for (name, hash) in
+            [("", 5381), ("printf", 0x156b_2bb8), ("exit", 0x7c96_7e3f), ("syscall", 0xbac2_12a0)]
+        {
+            assert_eq!(Name::new(name.as_bytes()).hash, hash, "{name}");
+        }
+        let long = "flapenguin.me with a longer name than eight";
+        let plain = long.bytes().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
+        assert_eq!(Name::new(long.as_bytes()).hash, plain);
+        assert_eq!(plain_hash(b"printf"), 0x077_905a6);
+    }
 }

@@ -1,7 +1,7 @@
 //! Symbol versions: the numbers beside the symbols, and the names that they stand for.
 
 use super::elf::Plain;
-use super::place::{Place, text};
+use super::place::{Place, Strings};
 
 /// A version that a symbol must have or has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Versions {
     pub(crate) unsafe fn add_needed(
         &mut self,
         place: &Place,
-        strings: &'static [u8],
+        strings: Strings,
         mut address: u64,
         count: u64,
     ) -> Option<()> {
@@ -94,12 +94,12 @@ impl Versions {
         for _ in 0..count.min(MOST as u64) {
             // SAFETY: the caller's promise, here and below.
             let need = unsafe { place.table::<Need>(address, 1) }?[0];
-            let file = text(strings, need.file.into())?;
+            let file = strings.get(need.file.into())?;
             let mut at = address.checked_add(need.first.into())?;
             for _ in 0..need.count {
                 // SAFETY: as above.
                 let entry = unsafe { place.table::<NeedEntry>(at, 1) }?[0];
-                let name = text(strings, entry.name.into())?;
+                let name = strings.get(entry.name.into())?;
                 self.set(entry.number, Version { name, hash: entry.hash, file });
                 seen += 1;
                 if entry.next == 0 || seen > MOST {
@@ -122,7 +122,7 @@ impl Versions {
     pub(crate) unsafe fn add_defined(
         &mut self,
         place: &Place,
-        strings: &'static [u8],
+        strings: Strings,
         mut address: u64,
         count: u64,
     ) -> Option<()> {
@@ -133,7 +133,7 @@ impl Versions {
                 let at = address.checked_add(definition.first.into())?;
                 // SAFETY: as above. The entry is the offset of the name and that of the next entry.
                 let name = unsafe { place.table::<u32>(at, 1) }?[0];
-                let name = text(strings, name.into())?;
+                let name = strings.get(name.into())?;
                 self.set(definition.number, Version { name, hash: definition.hash, file: b"" });
             }
             if definition.next == 0 {

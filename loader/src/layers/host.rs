@@ -32,13 +32,19 @@ impl Host {
 pub(crate) struct Definitions<'a>(RwLockReadGuard<'a, HashMap<Vec<u8>, usize>>);
 
 impl Definitions<'_> {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn find(&self, query: Query<'_>) -> Option<Found> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return None;
         }
         Some(Found {
             value: Value::Address(*self.0.get(query.name.bytes)?),
             kind: SymbolKind::Function,
+            shared: false,
             party: Party::Host,
             layer: Layer::Host,
         })

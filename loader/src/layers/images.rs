@@ -1,6 +1,7 @@
 //! Loaded images, in load order.
 
-use super::{Found, Layer, Layers, Party, Query, is_mangled};
+use super::{Found, Layer, Layers, Party, Query};
+use crate::image::SymbolKind;
 
 /// The first image's answer.
 ///
@@ -11,15 +12,20 @@ pub(super) fn find(layers: &Layers<'_>, query: Query<'_>) -> Option<Found> {
     for (at, image) in layers.images.iter().enumerate() {
         let Some((index, symbol)) = image.symbols().find(query.name, query.version) else { continue };
         if symbol.is_shared() {
-            let own = image
-                .shared()
-                .decide(index, || !(is_mangled(query.name.bytes) && layers.process.find(query).is_some()));
+            let query = Query { shared: Some(SymbolKind::of(symbol)), ..query };
+            let own = image.shared().decide(index, || layers.in_process(query).is_none());
             if !own {
                 continue;
             }
         }
         let (value, kind) = image.value_of(symbol);
-        return Some(Found { value, kind, party: Party::Image(at), layer: Layer::Images });
+        return Some(Found {
+            value,
+            kind,
+            shared: symbol.is_shared(),
+            party: Party::Image(at),
+            layer: Layer::Images,
+        });
     }
     None
 }

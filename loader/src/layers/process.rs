@@ -1,178 +1,230 @@
 //! The process: the program, the libraries it was started with, and those that a loader opened.
 //!
-//! glibc's `dlsym` answers one name in microseconds and says nothing about who has it. So a view of all tables is
-//! kept and searched here, in the order in which glibc would: the program, the libraries preloaded into it, what it
-//! needs, breadth first (these make the front of glibc's list, in this order), then each library that a loader has
-//! opened with what it needs. Libraries that somebody else opened for himself are not in it. Whether somebody opened
-//! one for everybody cannot be seen; so, when there are libraries that are nobody's, a name that is not found is
-//! asked of `dlsym` after all, before any lock is taken (a thread inside of `dlopen` holds its lock while it runs
-//! constructors, which may well call us).
+//! glibc's `dlsym` answers one name in microseconds and says nothing about who has it. So the tables are searched
+//! here, in the order in which glibc would: the program, the libraries preloaded into it, what it needs, breadth first
+//! (these make the front of glibc's list, in this order, and stay as long as the process), then each library that a
+//! loader has opened with what it needs (which stay as long as that is open). Libraries that somebody else opened for
+//! himself are not searched. Whether somebody opened one for everybody cannot be seen; so, when there are libraries
+//! that are nobody's, a name that is not found is asked of `dlsym` after all, before any lock is taken (a thread
+//! inside of `dlopen` holds its lock while it runs constructors, which may well call us).
 
+mod memo;
 mod tables;
 
 use super::{Found, Layer, Party, Query};
 use crate::image::SymbolKind;
-use crate::image::symbols::{Filter, Name};
+use crate::image::symbols::{Filter, Name, PartialHash};
 use crate::image::versions::Version;
 use crate::loader::Library;
-use crate::sys::libraries::{self, Generation};
+use crate::sys::libraries;
+use memo::Memo;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use tables::Tables;
 
 /// The process as one loader sees it.
 #[derive(Default)]
 pub(crate) struct Process {
-    state: Mutex<State>,
+    start: OnceLock<Arc<Start>>,
+    opened: Mutex<Vec<Weak<Library>>>,
 }
 
-#[derive(Default)]
-struct State {
-    opened: Vec<Weak<Library>>,
-    current: Option<Arc<Snapshot>>,
-}
-
-/// The tables of everything that is loaded, valid as long as nothing is loaded or unloaded.
-struct Snapshot {
-    generation: Generation,
+/// What was loaded when the program started.
+struct Start {
     tables: Vec<Tables>,
-    /// The filter of each: most questions end here.
-    filters: Vec<Filter>,
-    /// How many of them, from the first on, were there when the program started.
-    start: usize,
+    memo: Memo,
+    /// How many more there are by glibc's count, for those that are nobody's libraries.
+    uncounted: u64,
 }
 
-/// What counts of the process at one moment, in order. Entries of the snapshot that are not in it may be gone.
+/// What counts of the process at one moment, in order, held open.
 pub(crate) struct ProcessView {
-    snapshot: Arc<Snapshot>,
+    start: Arc<Start>,
+    libraries: Vec<Arc<Library>>,
     entries: Vec<Entry>,
+    /// Whether there are libraries that do not count.
+    others: bool,
     /// What `dlsym` said.
     asked: HashMap<(Vec<u8>, Vec<u8>), Option<usize>>,
 }
 
 struct Entry {
-    /// Place in the snapshot.
-    at: usize,
-    /// The library that keeps it open; `None` for what was there when the program started.
-    owner: Option<Arc<Library>>,
+    /// Most questions end here.
+    filter: Filter,
+    /// Place of the library that it is of; `None` for what was there at the start.
+    library: Option<u32>,
+    /// Place among its tables.
+    at: u32,
 }
+
+/// The tables of a library that was opened and of what it needs, but for what was there at the start. They are valid
+/// as long as it is open.
+#[derive(Default)]
+pub(crate) struct Closure(Vec<Tables>);
 
 impl Process {
     /// Adds a library that was opened.
     pub(crate) fn add(&self, library: &Arc<Library>) {
-        let mut state = self.state.lock();
-        state.opened.retain(|library| library.strong_count() > 0);
-        state.opened.push(Arc::downgrade(library));
+        let mut opened = self.opened.lock();
+        opened.retain(|library| library.strong_count() > 0);
+        opened.push(Arc::downgrade(library));
     }
 
     /// The open library that satisfies `accept`.
     pub(crate) fn opened(&self, accept: impl Fn(&Library) -> bool) -> Option<Arc<Library>> {
-        // Nothing may be closed while the lock is held: a destructor may call us.
-        let all: Vec<_> = self.state.lock().opened.iter().filter_map(Weak::upgrade).collect();
-        all.into_iter().find(|library| accept(library))
+        self.libraries().into_iter().find(|library| accept(library))
     }
 
-    /// A view of the process as it is now.
-    pub(crate) fn view(&self) -> ProcessView {
-        let (opened, current) = {
-            let state = self.state.lock();
-            let opened: Vec<_> = state.opened.iter().filter_map(Weak::upgrade).collect();
-            (opened, state.current.clone())
-        };
-        // From here on none of `opened` is unloaded, and all of them are in a snapshot of the present generation.
-        let generation = libraries::generation();
-        let snapshot = match current {
-            Some(current) if current.generation == generation => current,
-            _ => {
-                let fresh = Arc::new(Snapshot::take());
-                self.state.lock().current = Some(Arc::clone(&fresh));
-                fresh
-            }
-        };
-        let entries = snapshot.choose(opened);
-        ProcessView { snapshot, entries, asked: HashMap::new() }
-    }
-}
-
-impl Snapshot {
-    fn take() -> Self {
-        let mut tables = Vec::new();
-        let generation = libraries::for_each(|loaded| {
-            // The kernel's page of functions is nobody's library.
-            if !loaded.name.to_bytes().starts_with(b"linux-vdso") {
-                tables.push(Tables::read(loaded));
-            }
-            true
-        });
-        let start = tables::connect(&mut tables);
-        let filters = tables.iter().map(Tables::filter).collect();
-        Self { generation, tables, filters, start }
+    /// The open libraries. None may be closed while the list is locked, as a destructor may call us; hence the copy.
+    fn libraries(&self) -> Vec<Arc<Library>> {
+        self.opened.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// What was there at the start, then each opened library with what it needs, breadth first.
-    fn choose(&self, opened: Vec<Arc<Library>>) -> Vec<Entry> {
-        let mut entries: Vec<_> = (0..self.start).map(|at| Entry { at, owner: None }).collect();
-        for library in opened {
-            let root = self.tables.iter().position(|table| table.is(&library));
-            let mut queue: Vec<usize> = root.into_iter().collect();
-            let mut next = 0;
-            while let Some(&at) = queue.get(next) {
-                next += 1;
-                if !entries.iter().any(|entry| entry.at == at) {
-                    entries.push(Entry { at, owner: Some(Arc::clone(&library)) });
+    /// What was there at the start.
+    fn start(&self) -> &Arc<Start> {
+        self.start.get_or_init(|| {
+            let mut tables = Vec::new();
+            let mut all = 0;
+            let present = libraries::for_each(|loaded| {
+                all += 1;
+                // The kernel's page of functions is nobody's library.
+                if !loaded.name.to_bytes().starts_with(b"linux-vdso") {
+                    tables.push(Tables::read(loaded));
                 }
-                for need in self.tables[at].needs() {
-                    if !queue.contains(need) {
-                        queue.push(*need);
-                    }
-                }
-            }
-        }
-        entries
-    }
-}
-
-impl ProcessView {
-    /// The first answer in glibc's order, or what `dlsym` said.
-    pub(crate) fn find(&self, query: Query<'_>) -> Option<Found> {
-        for (at, entry) in self.entries.iter().enumerate() {
-            if self.snapshot.filters[entry.at].passes(query.name)
-                && let Some(found) = self.find_in(at, query.name, query.version)
-            {
-                return Some(found);
-            }
-        }
-        self.recall(query.name, query.version)
-    }
-
-    /// The answer of the program or library at this place.
-    pub(crate) fn find_in(&self, at: usize, name: Name<'_>, version: Option<&Version>) -> Option<Found> {
-        let Entry { at: table, owner } = self.entries.get(at)?;
-        let from_start = owner.is_none();
-        let (value, kind) = self.snapshot.tables.get(*table)?.find(name, version, at == 0, from_start)?;
-        Some(Found { value, kind, party: Party::Process(at), layer: Layer::Process })
-    }
-
-    /// The library that must stay open for the answers of that place to stay valid.
-    pub(crate) fn owner(&self, at: usize) -> Option<&Arc<Library>> {
-        self.entries.get(at)?.owner.as_ref()
-    }
-
-    /// Path of the program (empty) or library at that place.
-    pub(crate) fn path(&self, at: usize) -> &str {
-        self.entries.get(at).and_then(|entry| self.snapshot.tables.get(entry.at)).map_or("", Tables::path)
+                true
+            });
+            let uncounted = (all - tables.len() as u64).wrapping_add(present).wrapping_sub(all);
+            tables.truncate(tables::front(&tables));
+            Arc::new(Start { tables, memo: Memo::default(), uncounted })
+        })
     }
 
     /// Whether a library of that name was there when the program started.
     pub(crate) fn has_from_start(&self, name: &str) -> bool {
-        self.snapshot.tables[..self.snapshot.start].iter().any(|table| table.is_called(name))
+        self.start().tables.iter().any(|table| table.is_called(name))
+    }
+
+    /// A view of the process as it is now.
+    pub(crate) fn view(&self) -> ProcessView {
+        let start = Arc::clone(self.start());
+        let libraries = self.libraries();
+        let entry =
+            |library, at: usize, table: &Tables| Entry { filter: table.filter(), library, at: at as u32 };
+        let mut entries: Vec<Entry> =
+            start.tables.iter().enumerate().map(|(at, table)| entry(None, at, table)).collect();
+        let mut seen = Vec::new();
+        for (library, at) in libraries.iter().zip(0..) {
+            for (place, table) in library.closure(|root| Closure::of(root, &start)).0.iter().enumerate() {
+                if !seen.contains(&table.identity()) {
+                    seen.push(table.identity());
+                    entries.push(entry(Some(at), place, table));
+                }
+            }
+        }
+        let others = libraries::present() > start.uncounted.wrapping_add(entries.len() as u64);
+        ProcessView { start, libraries, entries, others, asked: HashMap::new() }
+    }
+}
+
+impl Closure {
+    /// The library whose dynamic section is at `root`, and what it needs, breadth first.
+    fn of(root: usize, start: &Start) -> Self {
+        let known = |name: &str| start.tables.iter().any(|table| table.is_called(name));
+        let mut tables = Vec::new();
+        let mut place = 0;
+        libraries::for_each(|loaded| {
+            // Whatever was there at the start is in front.
+            if place > start.tables.len() || !start.tables.iter().any(|table| table.is_of(&loaded)) {
+                tables.push(Some(Tables::read(loaded)));
+            }
+            place += 1;
+            true
+        });
+        let mut chosen: Vec<Tables> = Vec::new();
+        let found =
+            tables.iter_mut().find(|table| table.as_ref().is_some_and(|table| table.identity() == root));
+        chosen.extend(found.and_then(Option::take));
+        let mut next = 0;
+        while let Some(table) = chosen.get(next) {
+            next += 1;
+            let needed: Vec<_> = table.needed().iter().filter(|name| !known(name)).cloned().collect();
+            for name in needed {
+                let found = tables
+                    .iter_mut()
+                    .find(|table| table.as_ref().is_some_and(|table| table.is_called(&name)));
+                chosen.extend(found.and_then(Option::take));
+            }
+        }
+        Self(chosen)
+    }
+}
+
+impl ProcessView {
+    /// Whether anything in it may have a name of which only a part of the hash is known.
+    pub(super) fn may_have(&self, hash: PartialHash) -> bool {
+        !self.asked.is_empty() || self.entries.iter().any(|entry| entry.filter.passes_partly(hash))
+    }
+
+    /// The first answer in glibc's order, or what `dlsym` said.
+    pub(crate) fn find(&self, query: Query<'_>) -> Option<Found> {
+        let Query { name, version, shared } = query;
+        // Shared definitions are many, and few of them are anybody else's.
+        if shared.is_none()
+            && let Some((value, kind, at)) = self.start.memo.find(name, version)
+        {
+            return Some(Found {
+                value,
+                kind,
+                shared: false,
+                party: Party::Process(at),
+                layer: Layer::Process,
+            });
+        }
+        for (at, entry) in self.entries.iter().enumerate() {
+            if entry.filter.passes(name)
+                && let Some(found) = self.find_in(at, name, version)
+            {
+                if entry.library.is_none() && shared.is_none() {
+                    self.start.memo.add(name, version, (found.value, found.kind, at));
+                }
+                return Some(found);
+            }
+        }
+        self.recall(name, version)
+    }
+
+    /// The answer of the program or library at this place.
+    pub(crate) fn find_in(&self, at: usize, name: Name<'_>, version: Option<&Version>) -> Option<Found> {
+        let entry = self.entries.get(at)?;
+        let (value, kind, shared) =
+            self.table(entry)?.find(name, version, at == 0, entry.library.is_none())?;
+        Some(Found { value, kind, shared, party: Party::Process(at), layer: Layer::Process })
+    }
+
+    fn table(&self, entry: &Entry) -> Option<&Tables> {
+        match entry.library {
+            Some(at) => {
+                self.libraries.get(at as usize)?.closure(|_| Closure::default()).0.get(entry.at as usize)
+            }
+            None => self.start.tables.get(entry.at as usize),
+        }
+    }
+
+    /// The library that must stay open for the answers of that place to stay valid.
+    pub(crate) fn owner(&self, at: usize) -> Option<&Arc<Library>> {
+        self.libraries.get(self.entries.get(at)?.library? as usize)
+    }
+
+    /// Path of the program (empty) or library at that place.
+    pub(crate) fn path(&self, at: usize) -> &str {
+        self.entries.get(at).and_then(|entry| self.table(entry)).map_or("", Tables::path)
     }
 
     /// Whether `dlsym` could find what is not in the tables.
     pub(crate) fn may_know_more(&self) -> bool {
-        self.entries.len() < self.snapshot.tables.len()
+        self.others
     }
 
     /// Asks `dlsym` for names, with their versions, that were not found; false when it does not know any. To be
@@ -204,6 +256,7 @@ impl ProcessView {
         Some(Found {
             value: super::Value::Address(address),
             kind: SymbolKind::Function,
+            shared: false,
             party: Party::Unknown,
             layer: Layer::Process,
         })

@@ -35,7 +35,7 @@ pub(crate) fn same_party(layers: &Layers<'_>, variable: Party, guard: Name<'_>) 
             let image = layers.images.get(at)?;
             image.symbols().find(guard, None).map(|(_, symbol)| {
                 let (value, kind) = image.value_of(symbol);
-                Found { value, kind, party: variable, layer: Layer::Images }
+                Found { value, kind, shared: true, party: variable, layer: Layer::Images }
             })
         }
         Party::Process(at) => {
@@ -51,6 +51,7 @@ pub(crate) fn same_party(layers: &Layers<'_>, variable: Party, guard: Name<'_>) 
     Some(found.unwrap_or(Found {
         value: Value::Address(INITIALISED.as_ptr() as usize),
         kind: SymbolKind::Data,
+        shared: true,
         party: Party::Runtime,
         layer: Layer::Process,
     }))

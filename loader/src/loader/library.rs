@@ -1,13 +1,14 @@
 //! Ordinary shared libraries, opened by glibc.
 
 use crate::image::map::Mapped;
+use crate::layers::Closure;
 use crate::sys::libraries::Handle;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Which library to open.
 #[derive(Debug, Clone, Copy)]
@@ -30,12 +31,13 @@ impl fmt::Display for LibraryRequest<'_> {
 
 /// A shared library that was opened with `dlopen`. Dropped by the last who holds it, it is closed; images that are
 /// bound to it hold it.
-#[derive(Debug)]
 pub struct Library {
     handle: Handle,
     asked: String,
     path: String,
     dynamic: usize,
+    /// Dropped before the handle would make it invalid: nobody looks at it by then.
+    closure: OnceLock<Closure>,
 }
 
 impl Library {
@@ -57,6 +59,11 @@ impl Library {
 
     pub(crate) fn dynamic(&self) -> usize {
         self.dynamic
+    }
+
+    /// The tables of this library and of what it needs, read by `make` if they were not before.
+    pub(crate) fn closure(&self, make: impl FnOnce(usize) -> Closure) -> &Closure {
+        self.closure.get_or_init(|| make(self.dynamic))
     }
 
     /// Whether an image that needs `name` means this one.
@@ -125,7 +132,13 @@ impl Library {
 
     fn from_handle(handle: Handle, asked: String) -> Result<Self, String> {
         let (dynamic, path) = handle.identity().ok_or("it is not known to the run-time linker")?;
-        Ok(Self { handle, asked, path, dynamic })
+        Ok(Self { handle, asked, path, dynamic, closure: OnceLock::new() })
+    }
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Library").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -174,6 +174,7 @@ fn shared_definitions_of_the_process_win_when_they_are_mangled() {
     let source =
         "template <class T> struct Tag { static int value; }; template <class T> int Tag<T>::value = 5;
          __attribute__((weak)) int plain(void) { return 1; }
+         inline int global = 4; extern \"C\" int *where() { return &global; }
          struct S { int v; S() { static int n; v = ++n; } }; namespace m { inline S made; }
          extern \"C\" int *tag() { return &Tag<long>::value; } extern \"C\" int value() { return m::made.v; }
          extern \"C\" void *made() { return &m::made; }";
@@ -186,6 +187,7 @@ fn shared_definitions_of_the_process_win_when_they_are_mangled() {
     let second = loader.load_image("again", ImageSource::Bytes(&bytes)).unwrap();
     assert_eq!(call_address(&first, "tag"), library.get("_ZN3TagIlE5valueE").unwrap());
     assert_eq!(call_address(&second, "tag"), call_address(&first, "tag"));
+    assert_eq!(call_address(&first, "where"), library.get("global").unwrap());
     assert_eq!(call_address(&first, "made"), library.get("_ZN1m4madeE").unwrap());
     assert_eq!(call(&first, "value"), 1);
     assert_eq!(call(&second, "value"), 1, "initialised by the library only");
@@ -317,6 +319,106 @@ fn what_an_image_cannot_have_is_refused_by_name() {
     );
     let error = load(&loader, &textrel).unwrap_err().to_string();
     assert!(error.contains("text relocations") && error.contains("-fPIC"), "{error}");
+}
+
+#[test]
+fn zeros_are_zero_and_large_data_is_whole() {
+    let folder = Folder::new();
+    let image = folder.image(
+        "large.c",
+        "static char zeros[1 << 20]; static int numbers[1 << 18] = {1, [(1 << 18) - 1] = 2}; static const int few[5000] = {7};
+         static int *links[3000] = {numbers, [2999] = &numbers[(1 << 18) - 1]};
+         int check(void) { for (int i = 0; i < 1 << 20; i++) if (zeros[i]) return 1; zeros[5] = 1;
+           if (*links[0] != 1 || *links[2999] != 2 || few[0] != 7 || few[4999]) return 2; numbers[77] = 3; return 0; }",
+        &[],
+    );
+    let loader = loader();
+    assert_eq!(call(&load(&loader, &image).unwrap(), "check"), 0);
+    let bytes = std::fs::read(&image).unwrap();
+    assert_eq!(call(&loader.load_image("bytes", ImageSource::Bytes(&bytes)).unwrap(), "check"), 0);
+}
+
+#[test]
+fn libraries_of_others_count_only_when_they_are_for_everybody() {
+    let folder = Folder::new();
+    let open = |name: &str, scope: i32| {
+        let path = folder.library(name, "int only_there(void) { return 12; }", &[]);
+        let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: a library without constructors, which stays open.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | scope) };
+        assert!(!handle.is_null());
+    };
+    let image = folder.image("asks.c", "int only_there(void); int get(void) { return only_there(); }", &[]);
+    let loader = loader();
+    open("libprivate.c", libc::RTLD_LOCAL);
+    assert!(load(&loader, &image).is_err());
+    assert_eq!(loader.resolve("only_there"), None);
+    open("libpublic.c", libc::RTLD_GLOBAL);
+    assert_eq!(call(&load(&loader, &image).unwrap(), "get"), 12);
+    assert_eq!(loader.resolve("only_there").unwrap().layer, Layer::Process);
+}
+
+#[test]
+fn a_constructor_can_load_what_uses_its_image() {
+    static LOADER: Mutex<Option<(crate::Loader, std::path::PathBuf)>> = Mutex::new(None);
+    static INNER: Mutex<Option<std::sync::Arc<crate::Image>>> = Mutex::new(None);
+    extern "C" fn load_inner() {
+        let (loader, path) = LOADER.lock().unwrap().clone().unwrap();
+        *INNER.lock().unwrap() = Some(load(&loader, &path).unwrap());
+    }
+    let folder = Folder::new();
+    let outer = folder.image(
+        "outer.c",
+        "void load_inner(void); int value = 4; __attribute__((constructor)) static void go(void) { load_inner(); }",
+        &[],
+    );
+    let inner = folder.image("inner.c", "extern int value; int get(void) { return value; }", &[]);
+    let loader = loader();
+    loader.define("load_inner", load_inner as *const () as usize).unwrap();
+    *LOADER.lock().unwrap() = Some((loader.clone(), inner));
+    let outer = load(&loader, &outer).unwrap();
+    let inner = INNER.lock().unwrap().take().unwrap();
+    assert_eq!(call(&inner, "get"), 4);
+    assert!(std::sync::Arc::ptr_eq(&inner.bound_to()[0], &outer));
+}
+
+#[test]
+fn threads_that_load_at_once_agree_and_wait_for_each_other() {
+    let folder = Folder::new();
+    let base = folder.image(
+        "base.c",
+        "int usleep(unsigned); int ready; int get_ready(void) { return ready; }
+         __attribute__((constructor)) static void slow(void) { usleep(30000); ready = 1; }",
+        &[],
+    );
+    let paths: Vec<_> = (0..6)
+        .map(|at| {
+            folder.image(
+                &format!("user{at}.cpp"),
+                "extern \"C\" int get_ready(); struct S { int v; S() : v(get_ready()) {} }; inline S shared;
+                 extern \"C\" void *address() { return &shared; } extern \"C\" int ok() { return shared.v; }",
+                &[],
+            )
+        })
+        .collect();
+    for _ in 0..20 {
+        let loader = loader();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| load(&loader, &base).unwrap());
+            while loader.images().is_empty() {
+                std::thread::yield_now();
+            }
+            let users: Vec<_> =
+                paths.iter().map(|path| scope.spawn(|| load(&loader, path).unwrap())).collect();
+            let users: Vec<_> = users.into_iter().map(|user| user.join().unwrap()).collect();
+            for user in &users {
+                assert_eq!(call_address(user, "address"), call_address(&users[0], "address"));
+                assert_eq!(call(user, "ok"), 1, "a constructor ran before that of the image it uses");
+            }
+            drop(first.join().unwrap());
+        });
+        assert!(loader.images().is_empty());
+    }
 }
 
 #[test]

@@ -108,35 +108,29 @@ pub(crate) struct Loaded<'a> {
     pub(crate) tls_module: usize,
 }
 
-/// How many libraries were ever loaded into and unloaded from the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Generation {
-    added: u64,
-    removed: u64,
-}
-
-/// Calls `visit` with everything loaded, in glibc's order, until it says `false`. Nothing is unloaded meanwhile.
-/// `visit` must not call `dlopen` or `dlsym`: others hold the locks of these when they wait for the one held here.
-pub(crate) fn for_each(mut visit: impl FnMut(Loaded<'_>) -> bool) -> Generation {
-    let mut state = (Generation::default(), &mut visit as &mut dyn FnMut(Loaded<'_>) -> bool);
+/// Calls `visit` with everything loaded, in glibc's order, until it says `false`; gives what [`present`] would have.
+/// Nothing is unloaded meanwhile. `visit` must not call `dlopen` or `dlsym`: others hold the locks of these when they
+/// wait for the one held here.
+pub(crate) fn for_each(mut visit: impl FnMut(Loaded<'_>) -> bool) -> u64 {
+    let mut state = (0, &mut visit as &mut dyn FnMut(Loaded<'_>) -> bool);
     // SAFETY: the callback gets the pointer that is passed here, while `state` is alive.
     unsafe { libc::dl_iterate_phdr(Some(visit_one), ptr::from_mut(&mut state).cast()) };
     state.0
 }
 
-/// The present generation.
-pub(crate) fn generation() -> Generation {
+/// How many things are loaded, by glibc's own count, which may be off by the same number all the time.
+pub(crate) fn present() -> u64 {
     for_each(|_| false)
 }
 
-type VisitState<'a> = (Generation, &'a mut dyn FnMut(Loaded<'_>) -> bool);
+type VisitState<'a> = (u64, &'a mut dyn FnMut(Loaded<'_>) -> bool);
 
 unsafe extern "C" fn visit_one(info: *mut libc::dl_phdr_info, _size: usize, state: *mut c_void) -> c_int {
     // SAFETY: `for_each` passes a pointer to its state.
     let state = unsafe { &mut *state.cast::<VisitState<'_>>() };
     // SAFETY: glibc passes a filled struct; every glibc since 2.4 fills all fields.
     let info = unsafe { &*info };
-    state.0 = Generation { added: info.dlpi_adds, removed: info.dlpi_subs };
+    state.0 = info.dlpi_adds.wrapping_sub(info.dlpi_subs);
     // SAFETY: name and program headers are those of a loaded library, and it stays loaded during the call.
     let loaded = unsafe {
         Loaded {

@@ -8,7 +8,6 @@ use crate::image::place::{Place, Segment};
 use crate::image::symbols::{Filter, Name, Symbols};
 use crate::image::versions::Version;
 use crate::layers::Value;
-use crate::loader::Library;
 use crate::sys::libraries::Loaded;
 use crate::sys::memory::Access;
 
@@ -19,11 +18,11 @@ pub(super) struct Tables {
     needed: Vec<String>,
     /// Address of its dynamic section: its identity.
     dynamic: usize,
+    /// Address of its program headers.
+    headers: usize,
     place: Place,
     symbols: Option<Symbols>,
     tls_module: usize,
-    /// Places of what it needs among all tables.
-    needs: Vec<usize>,
 }
 
 impl Tables {
@@ -53,9 +52,9 @@ impl Tables {
             soname: String::new(),
             needed: Vec::new(),
             dynamic: range.map_or(0, |range| place.at(range.p_vaddr)),
+            headers: loaded.segments.as_ptr() as usize,
             symbols: None,
             tls_module: loaded.tls_module,
-            needs: Vec::new(),
             place,
         };
         let Some(range) = range else { return tables };
@@ -88,9 +87,14 @@ impl Tables {
         !name.is_empty() && (self.soname == name || self.file_name() == name || self.path == name)
     }
 
-    /// Whether it is that library.
-    pub(super) fn is(&self, library: &Library) -> bool {
-        self.dynamic == library.dynamic()
+    /// Address of its dynamic section, which no two have at the same time.
+    pub(super) fn identity(&self) -> usize {
+        self.dynamic
+    }
+
+    /// Whether `loaded` is what these are the tables of.
+    pub(super) fn is_of(&self, loaded: &Loaded<'_>) -> bool {
+        self.place.base == loaded.base && self.headers == loaded.segments.as_ptr() as usize
     }
 
     /// Its path; empty for the program.
@@ -98,9 +102,9 @@ impl Tables {
         &self.path
     }
 
-    /// Places of what it needs among all tables.
-    pub(super) fn needs(&self) -> &[usize] {
-        &self.needs
+    /// Names of what it needs.
+    pub(super) fn needed(&self) -> &[String] {
+        &self.needed
     }
 
     /// What lets names pass that it may have.
@@ -118,7 +122,7 @@ impl Tables {
         self.place.base == 0
     }
 
-    /// What it has under that name. `program` says that it is the program, `from_start` that it was there when that
+    /// What it has under that name, and whether that is shared. `program` says that it is the program, `from_start` that it was there when that
     /// started, so that its thread-local block is at a fixed distance from the thread pointer.
     pub(super) fn find(
         &self,
@@ -126,14 +130,15 @@ impl Tables {
         version: Option<&Version>,
         program: bool,
         from_start: bool,
-    ) -> Option<(Value, SymbolKind)> {
+    ) -> Option<(Value, SymbolKind, bool)> {
         let symbols = self.symbols.as_ref()?;
         if let Some((_, symbol)) = symbols.find(name, version) {
-            return Some(self.value(symbol, from_start));
+            let (value, kind) = self.value(symbol, from_start);
+            return Some((value, kind, symbol.is_shared()));
         }
         // Where the code of a program is not position-independent, this is the function's address for everybody.
         let (_, symbol) = (program && self.has_stand_ins()).then(|| symbols.find_stand_in(name)).flatten()?;
-        Some((Value::Address(self.place.at(symbol.value)), SymbolKind::Function))
+        Some((Value::Address(self.place.at(symbol.value)), SymbolKind::Function, false))
     }
 
     fn value(&self, symbol: &Symbol, fixed: bool) -> (Value, SymbolKind) {
@@ -152,18 +157,17 @@ impl Tables {
     }
 }
 
-/// Finds out who needs whom, and how many of the tables were there when the program started: these are the front of
-/// glibc's list, up to the last that anything in that front needs.
-pub(super) fn connect(tables: &mut [Tables]) -> usize {
-    for at in 0..tables.len() {
-        let place = |name: &String| tables.iter().position(|table| table.is_called(name));
-        let needs = tables[at].needed.iter().filter_map(place).collect();
-        tables[at].needs = needs;
-    }
+/// How many of the tables, which are in glibc's order, were there when the program started: these are the front of the
+/// list, up to the last that anything in that front needs.
+pub(super) fn front(tables: &[Tables]) -> usize {
     let mut end = tables.len().min(1);
     let mut at = 0;
     while at < end {
-        end = tables[at].needs.iter().map(|need| need + 1).fold(end, usize::max);
+        for name in &tables[at].needed {
+            if let Some(found) = tables.iter().position(|table| table.is_called(name)) {
+                end = end.max(found + 1);
+            }
+        }
         at += 1;
     }
     end
