@@ -292,6 +292,57 @@ mod tests {
         assert!(failure.message.contains("--no-such"), "{}", failure.message);
     }
 
+    /// Imports with versions and the libraries they are expected in, and the needed libraries.
+    fn asked_of_libraries(image: &OwnedFd) -> Vec<String> {
+        use object::LittleEndian as LE;
+        use object::read::elf::{Dyn, FileHeader};
+        let bytes = contents(image.as_fd()).expect("its bytes");
+        let header = object::elf::FileHeader64::<LE>::parse(&*bytes).expect("a header");
+        let sections = header.sections(LE, &*bytes).expect("sections");
+        let symbols = sections.symbols(LE, &*bytes, object::elf::SHT_DYNSYM).expect("symbols");
+        let versions = sections.versions(LE, &*bytes).expect("versions").expect("versions");
+        let mut asked = Vec::new();
+        for (index, symbol) in
+            symbols.enumerate().filter(|(_, s)| s.st_shndx.get(LE) == object::elf::SHN_UNDEF)
+        {
+            let version = versions.version(versions.version_index(LE, index).index()).expect("a version");
+            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+            asked.push(format!(
+                "{} {} {} {:?}",
+                text(symbols.symbol_name(LE, symbol).ok()),
+                text(version.map(|v| v.name())),
+                text(version.and_then(|v| v.file())),
+                symbol.st_type()
+            ));
+        }
+        let (dynamic, link) = sections.dynamic(LE, &*bytes).expect("dynamic").expect("dynamic");
+        let strings = sections.strings(LE, &*bytes, link).expect("strings");
+        for entry in dynamic.iter().filter(|entry| entry.tag(LE) == object::elf::DT_NEEDED) {
+            asked.push(String::from_utf8_lossy(entry.string(LE, strings).expect("a name")).into_owned());
+        }
+        asked.sort();
+        asked
+    }
+
+    #[test]
+    fn reduced_libraries_give_the_same_imports() {
+        let source = b"#include <cmath>\n#include <cstdlib>\n#include <iostream>\n#include <thread>\n\
+            double root(double x) { static thread_local int n; std::cout << x << std::endl; n++; \
+            std::atexit([] {}); std::thread([] {}).join(); if (x < 0) throw 1; return std::pow(x, n) + std::exp(x); }";
+        let link = |flag: &str| {
+            let flags = [flag, "-lm"].map(|flag| Argument::Flag(flag.into()));
+            let arguments = flags.into_iter().chain([text(Lang::Cpp, "root.cpp", source)]).collect();
+            let (reply, image) = InProcess::new().compile(&request(arguments)).expect("an image");
+            let of_libstdcpp =
+                |d: &Dependency| matches!(d, Dependency::File(p) if p.ends_with("libstdc++.so"));
+            assert!(reply.dependencies.iter().any(of_libstdcpp), "{:?}", reply.dependencies);
+            asked_of_libraries(&image)
+        };
+        let reduced = link("-O0");
+        assert!(reduced.iter().any(|line| line.starts_with("pow GLIBC_2.29 libm.so.6")), "{reduced:#?}");
+        assert_eq!(reduced, link("-Wl,-z,relro"));
+    }
+
     #[test]
     fn a_hidden_entry_is_exported() {
         let source =

@@ -3,11 +3,15 @@
 mod archive;
 mod check;
 mod entry;
+mod exports;
 mod image;
 mod libraries;
 mod line;
 mod lld;
+mod memory;
 mod own_object;
+mod reduce;
+mod stub;
 
 pub(crate) use archive::check_archive;
 pub(crate) use check::check_object;

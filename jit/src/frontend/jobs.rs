@@ -20,8 +20,6 @@ static LLVM_OPTIONS: RwLock<()> = RwLock::new(());
 
 /// The result of one run of the front end.
 pub(crate) struct CompiledObject {
-    /// The source's name.
-    pub(crate) name: String,
     /// The ELF object.
     pub(crate) object: Object,
     /// What was said on the way.
@@ -81,10 +79,11 @@ pub(crate) fn compile(
     let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
     let mut objects = Vec::with_capacity(sources.len());
     for (source, (object, messages)) in sources.iter().zip(run(&files, &answer.jobs, color)) {
-        let name = source.path.to_string();
         match object {
-            Some(object) => objects.push(CompiledObject { name, object, messages }),
-            None => return Err(failure(FailureKind::Compile, &format!("compile {name}"), &messages)),
+            Some(object) => objects.push(CompiledObject { object, messages }),
+            None => {
+                return Err(failure(FailureKind::Compile, &format!("compile {}", source.path), &messages));
+            }
         }
     }
     let (frontend, codegen) =

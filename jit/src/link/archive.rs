@@ -27,7 +27,10 @@ pub(crate) fn check_archive(bytes: &[u8]) -> Result<ObjectFacts, String> {
         let facts = check_object(data).map_err(|what| format!("has the member {name} that {what}"))?;
         all.functions += facts.functions;
         all.cpp |= facts.cpp;
+        all.undefined.extend(facts.undefined);
     }
+    all.undefined.sort_unstable();
+    all.undefined.dedup();
     if let Ok(Some(symbols)) = archive.symbols() {
         for symbol in symbols {
             let member = symbol.map_err(|error| format!("has a damaged index: {error}"))?.offset();

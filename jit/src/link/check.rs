@@ -15,8 +15,8 @@ pub(crate) struct ObjectFacts {
     pub(crate) functions: u32,
     /// It refers to the C++ run-time library.
     pub(crate) cpp: bool,
-    /// It refers to a symbol whose name is of the kind that gcc's run-time library has.
-    pub(crate) libgcc: bool,
+    /// Symbols that it leaves undefined, without a version.
+    pub(crate) undefined: Vec<Vec<u8>>,
     /// `thread_local` variables it defines.
     pub(crate) thread_locals: Vec<Vec<u8>>,
     /// `thread_local` variables that it reaches by the initial-exec model.
@@ -232,7 +232,9 @@ fn check_symbols(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts)
             _ => {}
         }
         facts.cpp |= undefined && is_cpp_runtime(name);
-        facts.libgcc |= undefined && (name.starts_with(b"__") || name.starts_with(b"_Unwind"));
+        if undefined && binding != elf::STB_LOCAL {
+            facts.undefined.push(name.split(|&b| b == b'@').next().unwrap_or_default().to_vec());
+        }
     }
     Ok(())
 }

@@ -2,17 +2,18 @@
 
 use super::check::ObjectFacts;
 use super::libraries::Libgcc;
-use super::line::{LinePiece, Wishes, line, read_dependencies};
+use super::line::{LinePiece, Wishes, is_plain, line, read_dependencies};
 use super::lld;
+use super::memory::MemoryFiles;
 use super::own_object::own_object;
+use super::reduce::{Piece, reduce};
 use crate::frontend::Place;
 use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::image::note::{self, Metadata};
-use hotbed_loader::sys::files::{contents, memory_file};
+use hotbed_loader::sys::files::contents;
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -84,15 +85,18 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         let what = format!("cannot link {}: {what}: ", wishes.unit);
         move |error: std::io::Error| Failure::new(FailureKind::Internal, format!("{what}{error}"))
     };
-    let mut held = Vec::new();
-    let mut names = Vec::new();
+    let mut files = MemoryFiles::default();
     let mut pieces = Vec::new();
     let mut cpp = wishes.cpp;
+    // Whether it is known what the libraries are asked for.
+    let mut plain = !wishes.whole_archives;
     let mut libgcc = Libgcc::Needless;
+    let mut undefined: Vec<&[u8]> = Vec::new();
     for input in inputs {
         let (path, archive, facts) = match input {
             LinkInput::Flag(flag) => {
-                if flag.starts_with("-l") || flag.starts_with("-W") || flag.starts_with("-X") {
+                plain &= is_plain(flag);
+                if !is_plain(flag) || flag.starts_with("-l") {
                     libgcc = Libgcc::Wanted;
                 }
                 pieces.push(LinePiece::Flag((*flag).to_owned()));
@@ -100,14 +104,15 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
             }
             LinkInput::File { path, facts, archive } => (path.to_string(), *archive, facts),
             LinkInput::Bytes { name, bytes, facts, archive } => {
-                let (file, path) = in_memory(bytes).map_err(internal("no memory for an input"))?;
-                held.push(file);
-                names.push((path.clone(), name.to_string()));
+                let path = files.add(bytes, name).map_err(internal("no memory for an input"))?;
                 (path, *archive, facts)
             }
         };
         cpp |= facts.cpp;
-        if facts.libgcc || archive {
+        undefined.extend(facts.undefined.iter().map(Vec::as_slice));
+        if archive
+            || facts.undefined.iter().any(|name| name.starts_with(b"__") || name.starts_with(b"_Unwind"))
+        {
             libgcc = Libgcc::Wanted;
         }
         let whole = archive && wishes.whole_archives;
@@ -123,16 +128,14 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     let own = own_object(wishes.metadata).map_err(|error| {
         Failure::new(FailureKind::Internal, format!("cannot link {}: {error}", wishes.unit))
     })?;
-    let (_own_file, own_path) = in_memory(&own).map_err(internal("no memory for the note"))?;
-    let (dependency_file, dependency_path) =
-        in_memory(&[]).map_err(internal("no memory for dependencies"))?;
-    let (image, image_path) = in_memory(&[]).map_err(internal("no memory for the image"))?;
-    names.push((image_path.clone(), wishes.unit.to_owned()));
-    names.push((own_path.clone(), "the note of the image".to_owned()));
+    let own_path = files.add(&own, "the note of the image").map_err(internal("no memory for the note"))?;
+    let dependency_path =
+        files.add(&[], "the list of dependencies").map_err(internal("no memory for dependencies"))?;
+    let image_path = files.add(&[], wishes.unit).map_err(internal("no memory for the image"))?;
 
     let soname =
         Path::new(wishes.unit).file_name().map_or_else(|| wishes.unit.into(), |name| name.to_string_lossy());
-    let mut line = line(
+    let line = line(
         &Wishes {
             inputs: pieces,
             cpp,
@@ -145,16 +148,32 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         },
         wishes.place,
     )?;
-    let mut log = vec![shown(&line.arguments, &names)];
-    let mut outcome = lld::run(&line.arguments, &names);
+    let mut read = Vec::new();
+    let mut arguments: Vec<String> = Vec::new();
+    match plain.then(|| reduce(&line.settled, undefined.into_iter())).flatten() {
+        Some(reduced) => {
+            for piece in reduced.pieces {
+                arguments.push(match piece {
+                    Piece::Argument(argument) => argument,
+                    Piece::Stub { bytes, path } => files
+                        .add(&bytes, &path.to_string_lossy())
+                        .map_err(internal("no memory for a library's stub"))?,
+                });
+            }
+            read = reduced.read;
+        }
+        None => arguments.extend(line.settled.arguments.iter().map(|(argument, _)| argument.clone())),
+    }
+    let mut log = vec![shown(&arguments, &files.names)];
+    let mut outcome = lld::run(&arguments, &files.names);
     if !outcome.ok && outcome.messages.contains("recompile with -fPIC") {
         // Objects made for an executable reach their own inline variables directly. Bound to itself altogether the image
         // is right by itself, though it no longer shares them with other units.
-        line.arguments.insert(0, "-Bsymbolic".into());
-        line.arguments.retain(|argument| argument != "-Bsymbolic-non-weak");
-        let again = lld::run(&line.arguments, &names);
+        arguments.insert(0, "-Bsymbolic".into());
+        arguments.retain(|argument| argument != "-Bsymbolic-non-weak");
+        let again = lld::run(&arguments, &files.names);
         if again.ok {
-            log.push(shown(&line.arguments, &names));
+            log.push(shown(&arguments, &files.names));
             log.push(format!(
                 "{} has objects that were not compiled with -fPIC: its inline variables and functions are its own",
                 wishes.unit
@@ -170,13 +189,19 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
             ..Failure::new(FailureKind::Link, format!("cannot link {}: {reason}", wishes.unit))
         });
     }
-    let image = File::from(image);
+    let file_of = |files: &mut MemoryFiles, path: &str| {
+        files.take(path).ok_or_else(|| std::io::Error::other("the linker's output is gone"))
+    };
+    let image = file_of(&mut files, &image_path).map_err(internal("reading the image"))?;
     seal(&image).map_err(internal("sealing the image"))?;
-    let dependencies = contents(dependency_file.as_fd()).map_err(internal("reading dependencies"))?;
+    let dependencies = file_of(&mut files, &dependency_path)
+        .and_then(|file| contents(file.as_fd()))
+        .map_err(internal("reading dependencies"))?;
+    read.extend(read_dependencies(&String::from_utf8_lossy(&dependencies)));
     Ok(LinkedImage {
         file: image.into(),
-        read: read_dependencies(&String::from_utf8_lossy(&dependencies)),
-        missing: line.missing,
+        read,
+        missing: line.settled.missing,
         seen: line.seen,
         warnings: outcome.messages,
         log,
@@ -215,14 +240,6 @@ fn seal(image: &File) -> std::io::Result<()> {
     let before = note::checksum_range(&bytes).map_err(std::io::Error::other)?;
     note::seal(&mut bytes).map_err(std::io::Error::other)?;
     image.write_all_at(&bytes[before.clone()], before.start as u64)
-}
-
-/// A file in memory with these bytes, and the path under which lld can open it.
-fn in_memory(bytes: &[u8]) -> std::io::Result<(OwnedFd, String)> {
-    let mut file = File::from(memory_file("hotbed")?);
-    file.write_all(bytes)?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok((file.into(), path))
 }
 
 fn shown(arguments: &[String], names: &[(String, String)]) -> String {

@@ -20,11 +20,7 @@ pub(crate) enum Libgcc {
 ///
 /// The driver names both several times, for linkers that go through archives once; lld reads them anew each time, which
 /// is a third of the time that a small link takes. So they stay once, or not at all where they are needless.
-pub(crate) fn settle_libraries(
-    arguments: &mut Vec<String>,
-    directory: &Path,
-    libgcc: Libgcc,
-) -> Vec<PathBuf> {
+pub(crate) fn settle_libraries(mut arguments: Vec<String>, directory: &Path, libgcc: Libgcc) -> Settled {
     let mut seen = Vec::new();
     arguments.retain(|argument| {
         let ours = argument == "-lgcc" || argument == "-lgcc_s";
@@ -34,34 +30,46 @@ pub(crate) fn settle_libraries(
         }
         !(ours && (again || libgcc == Libgcc::Needless))
     });
-    let folders = search_folders(arguments, directory);
-    let mut missing = Vec::new();
+    let folders = search_folders(&arguments, directory);
+    let mut settled = Settled::default();
     let mut only_static = false;
-    let mut settled = Vec::with_capacity(arguments.len());
-    for argument in arguments.drain(..) {
+    for argument in arguments {
         match argument.as_str() {
             "-Bstatic" | "-static" | "-dn" | "-non_shared" => only_static = true,
             "-Bdynamic" | "-dy" | "-call_shared" => only_static = false,
             _ => {}
         }
         let Some(name) = argument.strip_prefix("-l").filter(|name| !name.is_empty()) else {
-            settled.push(argument);
+            settled.arguments.push((argument, None));
             continue;
         };
-        let found = look_for(name, &folders, only_static, &mut missing);
-        if found || (name != "gcc" && name != "gcc_s") {
-            settled.push(argument);
+        let found = look_for(name, &folders, only_static, &mut settled.missing);
+        if found.is_some() || (name != "gcc" && name != "gcc_s") {
+            settled.arguments.push((argument, found));
         } else if let Some(library) = LIBGCC_S.iter().find(|path| name == "gcc_s" && Path::new(path).exists())
         {
-            settled.push((*library).to_owned());
+            settled.arguments.push(((*library).to_owned(), Some(library.into())));
         }
     }
-    *arguments = settled;
-    missing
+    settled
+}
+
+/// A linker's line with its libraries found.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// The arguments; with a library the file that it is.
+    pub(crate) arguments: Vec<(String, Option<PathBuf>)>,
+    /// Where libraries were looked for and not found.
+    pub(crate) missing: Vec<PathBuf>,
 }
 
 /// Looks for a library as lld does: in each folder the shared one, then the archive.
-fn look_for(name: &str, folders: &[PathBuf], only_static: bool, missing: &mut Vec<PathBuf>) -> bool {
+fn look_for(
+    name: &str,
+    folders: &[PathBuf],
+    only_static: bool,
+    missing: &mut Vec<PathBuf>,
+) -> Option<PathBuf> {
     let names = match name.strip_prefix(':') {
         Some(exact) => vec![exact.to_owned()],
         None if only_static => vec![format!("lib{name}.a")],
@@ -71,12 +79,12 @@ fn look_for(name: &str, folders: &[PathBuf], only_static: bool, missing: &mut Ve
         for name in &names {
             let path = folder.join(name);
             if path.exists() {
-                return true;
+                return Some(path);
             }
             missing.push(path);
         }
     }
-    false
+    None
 }
 
 fn search_folders(arguments: &[String], directory: &Path) -> Vec<PathBuf> {
@@ -100,29 +108,31 @@ mod tests {
         arguments.iter().map(|&a| a.to_owned()).collect()
     }
 
+    fn settled(arguments: &[&str], libgcc: Libgcc) -> Settled {
+        settle_libraries(line(arguments), Path::new("/"), libgcc)
+    }
+
     #[test]
     fn places_without_the_library_are_told() {
-        let mut arguments = line(&["-L/nowhere", "-L", "/usr/lib/x86_64-linux-gnu", "-lm"]);
-        let missing = settle_libraries(&mut arguments, Path::new("/"), Libgcc::Wanted);
-        assert_eq!(missing, [PathBuf::from("/nowhere/libm.so"), PathBuf::from("/nowhere/libm.a")]);
-        assert_eq!(arguments.last().map(String::as_str), Some("-lm"));
+        let settled = settled(&["-L/nowhere", "-L", "/usr/lib/x86_64-linux-gnu", "-lm"], Libgcc::Wanted);
+        assert_eq!(settled.missing, [PathBuf::from("/nowhere/libm.so"), PathBuf::from("/nowhere/libm.a")]);
+        let found = Some(PathBuf::from("/usr/lib/x86_64-linux-gnu/libm.so"));
+        assert_eq!(settled.arguments.last(), Some(&("-lm".to_owned(), found)));
     }
 
     #[test]
     fn libgcc_is_read_once_or_not_at_all() {
         let driver = ["-L/usr/lib/gcc/x86_64-linux-gnu/12", "-lgcc", "-lgcc_s", "-lgcc", "-lgcc_s"];
         for (libgcc, count) in [(Libgcc::Wanted, 3), (Libgcc::Needless, 1)] {
-            let mut arguments = line(&driver);
-            settle_libraries(&mut arguments, Path::new("/"), libgcc);
-            assert_eq!(arguments.len(), count, "{arguments:?}");
+            assert_eq!(settled(&driver, libgcc).arguments.len(), count);
         }
     }
 
     #[test]
     fn a_machine_without_gcc_links_all_the_same() {
-        let mut arguments = line(&["-L/nowhere", "-lgcc", "-lgcc_s", "-lnosuch"]);
-        settle_libraries(&mut arguments, Path::new("/"), Libgcc::Wanted);
-        assert!(!arguments.contains(&"-lgcc".to_owned()));
-        assert!(arguments.contains(&"-lnosuch".to_owned()));
+        let settled = settled(&["-L/nowhere", "-lgcc", "-lgcc_s", "-lnosuch"], Libgcc::Wanted);
+        let arguments: Vec<&str> = settled.arguments.iter().map(|(argument, _)| argument.as_str()).collect();
+        assert!(!arguments.contains(&"-lgcc"));
+        assert!(arguments.contains(&"-lnosuch"));
     }
 }

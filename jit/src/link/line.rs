@@ -1,6 +1,6 @@
 //! The linker's line: what clang's driver makes of the flags, and what makes the result an image.
 
-use super::libraries::{Libgcc, settle_libraries};
+use super::libraries::{Libgcc, Settled, settle_libraries};
 use crate::frontend::{self, Piece, Place};
 use crate::shim::JobKind;
 use hotbed_loader::boundary::{Failure, FailureKind};
@@ -8,12 +8,10 @@ use std::path::PathBuf;
 
 /// A line for lld and the places where the driver and the linker look in vain.
 pub(crate) struct Line {
-    /// lld's arguments.
-    pub(crate) arguments: Vec<String>,
+    /// lld's arguments, with the libraries found.
+    pub(crate) settled: Settled,
     /// What the driver read (0), looked for in vain (1), listed (2).
     pub(crate) seen: Vec<(Vec<u8>, u8)>,
-    /// Where a library was looked for and not found.
-    pub(crate) missing: Vec<PathBuf>,
 }
 
 /// A flag or a file.
@@ -78,8 +76,13 @@ pub(crate) fn line(wishes: &Wishes<'_>, place: &Place<'_>) -> Result<Line, Failu
         }
     }
     arguments.push(wishes.own_object.to_owned());
-    let missing = settle_libraries(&mut arguments, place.directory, wishes.libgcc);
-    Ok(Line { arguments, seen: answer.seen, missing })
+    Ok(Line { settled: settle_libraries(arguments, place.directory, wishes.libgcc), seen: answer.seen })
+}
+
+/// Whether a flag of the driver leaves the linker's work as it usually is: no script, no option, no link-time optimisation
+/// by which symbols may be wanted that no object names.
+pub(crate) fn is_plain(flag: &str) -> bool {
+    !["-Wl,", "-Xlinker", "-T", "-u", "-z", "-flto"].iter().any(|special| flag.starts_with(special))
 }
 
 /// What every image is linked with; the user's `-Wl` comes later and wins.
