@@ -1,9 +1,10 @@
 # make demo    install what is missing, build, run the real libraries cold and warm beside clang
 # make test    install what tests use besides, fetch the real libraries, run every test
+# make test-slow   the tests that take minutes: tens of thousands of mutated inputs
 # make build   release build: target/release/hotbed and its plugin beside it
 # make check   formatting, clippy and rustdoc, warnings denied
 # make bench   every figure that is claimed, peers measured in the same run
-.PHONY: demo test build check bench clean
+.PHONY: demo test test-slow build check bench clean
 .NOTPARALLEL:
 CARGO ?= cargo
 
@@ -22,6 +23,12 @@ test:
 	@scripts/fetch-inputs
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+
+test-slow:
+	@scripts/setup --tests
+	@scripts/fetch-inputs
+	$(CARGO) build --workspace
+	$(CARGO) test --test hotbed -- --ignored
 
 check:
 	@scripts/setup

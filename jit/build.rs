@@ -193,6 +193,7 @@ fn link(prefix: &Path, config: &Path) {
     }
 }
 
+#[allow(clippy::panic, reason = "a build script tells cargo so that the build cannot go on")]
 fn llvm_config(config: &Path, arguments: &[&str]) -> String {
     let output = Command::new(config)
         .args(arguments)

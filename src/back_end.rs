@@ -19,7 +19,8 @@ use std::time::Duration;
 use workers::Workers;
 
 pub(crate) use plugin::Plugin;
-pub(crate) use search::find_plugin;
+#[cfg(not(feature = "static-backend"))]
+use search::find_plugin;
 
 /// Stack of a thread that compiles; only what is touched takes memory.
 pub(crate) const COMPILE_STACK: usize = 64 << 20;

@@ -3,6 +3,7 @@
 use hotbed_loader::LoadError;
 use hotbed_loader::boundary::{Diagnostic, Failure, FailureKind};
 use hotbed_loader::image::ImageError;
+use hotbed_loader::sys::files::plain;
 use std::fmt::Write;
 
 /// What can go wrong, by operation; each variant names its object and the reason.
@@ -196,15 +197,6 @@ impl Error {
             | Self::Link { failure, .. } => Some(failure),
             _ => None,
         }
-    }
-}
-
-/// A system's error in the system's words, without the number that Rust appends.
-pub(crate) fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
     }
 }
 

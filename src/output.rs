@@ -1,7 +1,7 @@
 //! Writing an image to where the user wants it.
 
-use crate::error::{Error, plain};
-use hotbed_loader::sys::files;
+use crate::error::Error;
+use hotbed_loader::sys::files::{self, plain};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;

@@ -3,11 +3,11 @@
 //! A compiler has threads, caches and exit handlers of its own, and closing its library under them is asking for
 //! trouble; so an opened plugin stays until the process ends.
 
-use crate::error::plain;
 use hotbed_loader::boundary::{
     BUILD, BackEnd, BackEndTable, Failure, FailureKind, RawReply, Reply, Request, TABLE_SYMBOL,
     TableFunction, decode_answer,
 };
+use hotbed_loader::sys::files::plain;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use std::ffi::CStr;
 use std::mem::size_of;
@@ -32,7 +32,7 @@ impl Plugin {
         // SAFETY: the constructors of a plugin of ours do nothing that depends on the host; another file that is given for
         // one is the user's choice, as with any library.
         let library = unsafe { Library::open(Some(&absolute), RTLD_NOW | RTLD_LOCAL) }
-            .map_err(|e| format!("cannot open plugin {shown}: {e}"))?;
+            .map_err(|e| format!("cannot open plugin {shown}: {}", because(&e)))?;
         // SAFETY: the symbol is a function of this type in every build of the plugin.
         let give_table = unsafe { library.get::<TableFunction>(TABLE_SYMBOL.to_bytes_with_nul()) }
             .map_err(|_| format!("{shown} is not a plugin of Hotbed: it has no symbol {TABLE_SYMBOL:?}"))?;
@@ -56,6 +56,11 @@ impl Plugin {
         // SAFETY: the plugin stays open from here on, and of the same build it has the same table.
         Ok(Self { table: unsafe { &*table } })
     }
+}
+
+/// The dynamic linker's own words, which `libloading` keeps behind its own.
+fn because(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 impl BackEnd for Plugin {

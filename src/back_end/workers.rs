@@ -9,9 +9,9 @@
 
 use super::BackEndOptions;
 use super::search::{find_plugin, find_worker};
-use crate::error::{Error, plain};
+use crate::error::Error;
 use hotbed_loader::boundary::{Reply, Request, decode_answer};
-use hotbed_loader::sys::files;
+use hotbed_loader::sys::files::{self, plain};
 use hotbed_loader::sys::processes::{
     CHANNEL_DESCRIPTOR, Detached, DetachedProcess, LAST_WORDS, spawn_detached,
 };

@@ -119,16 +119,18 @@ fn distinct_paths<'a>(sources: &'a [Prepared<'_>]) -> Vec<Cow<'a, str>> {
     sources.iter().map(distinct).collect()
 }
 
+/// An object, or none after an error, and what was said.
+type Outcome = (Option<Object>, Messages);
+
 /// Runs the jobs on as many threads as there are processors.
-fn run(files: &Files, jobs: &[Job], color: bool) -> Vec<(Option<Object>, Messages)> {
+fn run(files: &Files, jobs: &[Job], color: bool) -> Vec<Outcome> {
     let alone = jobs.iter().any(|job| job.arguments.iter().any(|argument| argument == "-mllvm"));
     let _shared = (!alone).then(|| LLVM_OPTIONS.read());
     let _exclusive = alone.then(|| LLVM_OPTIONS.write());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if alone { 1 } else { processors.min(jobs.len()) };
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<(Option<Object>, Messages)>>> =
-        jobs.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Outcome>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
         while let Some((job, result)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);

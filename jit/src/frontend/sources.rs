@@ -4,6 +4,7 @@
 use super::messages::failure;
 use crate::shim::{Bitcode, Messages};
 use hotbed_loader::boundary::{Content, Failure, FailureKind, Input, Lang};
+use hotbed_loader::sys::files::plain;
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -99,8 +100,5 @@ pub(crate) fn read<'a>(content: &'a Content, directory: &Path) -> Result<Cow<'a,
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> Failure {
-    // The system's words without Rust's number behind them.
-    let reason = error.to_string();
-    let reason = reason.split(" (os error").next().unwrap_or(&reason);
-    Failure::new(FailureKind::Read, format!("cannot read {name}: {reason}"))
+    Failure::new(FailureKind::Read, format!("cannot read {name}: {}", plain(error)))
 }

@@ -340,5 +340,5 @@ fn word(data: &[u8], at: usize) -> Option<u32> {
 }
 
 fn words(data: &[u8]) -> Option<Vec<u32>> {
-    (data.len() % 4 == 0).then(|| (0..data.len()).step_by(4).filter_map(|at| word(data, at)).collect())
+    data.len().is_multiple_of(4).then(|| (0..data.len()).step_by(4).filter_map(|at| word(data, at)).collect())
 }

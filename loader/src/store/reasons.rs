@@ -1,6 +1,7 @@
 //! Why the store has nothing, and why it takes nothing.
 
 use crate::image::ImageError;
+use crate::sys::files::plain;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +68,7 @@ pub enum StoreError {
         reason: String,
     },
     /// The system refused.
-    #[error("cannot {operation} the store in {}: {source}", path.display())]
+    #[error("cannot {operation} the store in {}: {}", path.display(), plain(source))]
     System {
         /// What was being done.
         operation: &'static str,

@@ -352,6 +352,7 @@ fn decide(argument: &CStr, lang: Option<Kind>) -> Result<Kind, UsageError> {
                 "standard input has no name that tells its language: give it with --lang c, c++, ir, ...";
             Err(UsageError(why.to_owned()))
         }
+        (None, None) if argument.is_empty() => Err(UsageError("a file's name is empty".to_owned())),
         (None, None) => {
             let name = argument.to_string_lossy();
             Err(UsageError(format!(

@@ -5,6 +5,7 @@ use crate::Status;
 use crate::arguments::{Arguments, File, Kind, Options, Piece};
 use crate::console::{self, Console};
 use hotbed::{Isolation, Lang, Program, ProgramArguments, Runtime};
+use hotbed_loader::sys::files::plain;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -36,17 +37,11 @@ pub(crate) fn readable(parsed: &Arguments) -> Result<(), Status> {
             if found.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { Ok(()) }
         });
         if let Err(error) = found {
-            console::say(&format!("error: cannot read {}: {}", file.path().display(), reason(&error)));
+            console::say(&format!("error: cannot read {}: {}", file.path().display(), plain(&error)));
             return Err(Status::Failure);
         }
     }
     Ok(())
-}
-
-/// The reason as the system words it, without the number that Rust appends.
-fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// One unit of all sources, IR, objects and archives, flags in order; nothing when only images and shared libraries are
@@ -76,7 +71,7 @@ fn standard_input(lang: Lang) -> Result<Vec<u8>, Status> {
     match std::io::stdin().lock().read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         Err(error) => {
-            console::say(&format!("error: cannot read {lang:?} from standard input: {}", reason(&error)));
+            console::say(&format!("error: cannot read {lang:?} from standard input: {}", plain(&error)));
             Err(Status::Failure)
         }
     }
