@@ -182,11 +182,11 @@ fn a_dying_worker_has_last_words_and_a_successor() {
 fn time_and_memory_have_limits() {
     let fake = Fake::new("limits");
     let limited =
-        BackEndOptions { time_limit: Some(Duration::from_secs(3)), ..fake.options(Isolation::Process) };
+        BackEndOptions { time_limit: Some(Duration::from_secs(6)), ..fake.options(Isolation::Process) };
     let back_ends = BackEnds::new(limited);
     process_of(back_ends.compile(&fake.request("int x;")).unwrap());
     let error = back_ends.compile(&fake.request("HANG")).unwrap_err();
-    assert!(error.to_string().contains("time limit of 3s"), "{error}");
+    assert!(error.to_string().contains("time limit of 6s"), "{error}");
     process_of(back_ends.compile(&fake.request("int x;")).unwrap());
 
     let limited = BackEndOptions { memory_limit: Some(300 << 20), ..fake.options(Isolation::Process) };

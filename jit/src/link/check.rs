@@ -23,6 +23,15 @@ pub(crate) struct ObjectFacts {
     pub(crate) initial_exec: Vec<Vec<u8>>,
 }
 
+/// Largest alignment of a section in memory.
+const MAX_ALIGNMENT: u64 = 1 << 30;
+/// Largest alignment of a section that is in the file only.
+const MAX_FILE_ALIGNMENT: u64 = 1 << 20;
+/// Largest size of a section in memory.
+const MAX_SIZE: u64 = 1 << 32;
+/// Largest size of a section that is in the file only.
+const MAX_FILE_SIZE: u64 = 1 << 31;
+
 type Header = FileHeader64<LE>;
 type Sections<'a> = SectionTable<'a, Header>;
 type Finding<T> = Result<T, String>;
@@ -77,11 +86,20 @@ fn check_sections(sections: &Sections<'_>, bytes: &[u8]) -> Finding<()> {
             .map_err(|_| format!("is cut off: section {} lies outside it", shown()))?;
         let (kind, flags) = (section.sh_type.get(LE), section.sh_flags.get(LE).0);
         let (size, entry) = (section.sh_size.get(LE), section.sh_entsize.get(LE));
+        // lld minds where an empty section lies, too; and it dies of that while it makes the section.
+        let end = section.sh_offset.get(LE).checked_add(size);
+        if kind != elf::SHT_NOBITS && end.is_none_or(|end| end > bytes.len() as u64) {
+            return Err(format!("is cut off: section {} lies outside it", shown()));
+        }
+        // What is not in memory is aligned in the file, which lld builds in memory; so is what takes no room here but
+        // may take some in the image, for it is not in memory or has the name of a section with contents.
+        let in_memory = flags & elf::SHF_ALLOC.0 != 0;
         let alignment = section.sh_addralign.get(LE);
-        if alignment > 1 << 32 || (alignment != 0 && !alignment.is_power_of_two()) {
+        let limit = if in_memory { MAX_ALIGNMENT } else { MAX_FILE_ALIGNMENT };
+        if alignment > limit || (alignment != 0 && !alignment.is_power_of_two()) {
             return Err(format!("has section {} with the alignment {alignment}", shown()));
         }
-        if size > 1 << 40 {
+        if size > if in_memory { MAX_SIZE } else { MAX_FILE_SIZE } {
             return Err(format!("has section {} with the size {size}", shown()));
         }
         if section.sh_link.get(LE) as usize >= count {
@@ -222,7 +240,8 @@ fn check_symbols(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts)
         }
         if symbol.st_shndx.get(LE) == elf::SHN_COMMON {
             let alignment = symbol.st_value.get(LE);
-            if !alignment.is_power_of_two() || alignment > 1 << 32 || symbol.st_size.get(LE) > 1 << 40 {
+            if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT || symbol.st_size.get(LE) > MAX_SIZE
+            {
                 return Err(format!("has the common symbol '{}' with a damaged size or alignment", shown()));
             }
         }

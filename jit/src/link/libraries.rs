@@ -21,6 +21,8 @@ pub(crate) enum Libgcc {
 /// The driver names both several times, for linkers that go through archives once; lld reads them anew each time, which
 /// is a third of the time that a small link takes. So they stay once, or not at all where they are needless.
 pub(crate) fn settle_libraries(mut arguments: Vec<String>, directory: &Path, libgcc: Libgcc) -> Settled {
+    // A static unwinder inside the image would not find the image's own tables: those are registered with the process's.
+    arguments.iter_mut().filter(|a| *a == "-lgcc_eh").for_each(|a| "-lgcc_s".clone_into(a));
     let mut seen = Vec::new();
     arguments.retain(|argument| {
         let ours = argument == "-lgcc" || argument == "-lgcc_s";
@@ -126,6 +128,12 @@ mod tests {
         for (libgcc, count) in [(Libgcc::Wanted, 3), (Libgcc::Needless, 1)] {
             assert_eq!(settled(&driver, libgcc).arguments.len(), count);
         }
+    }
+
+    #[test]
+    fn the_unwinder_is_the_processs() {
+        let settled = settled(&["-L/usr/lib/gcc/x86_64-linux-gnu/12", "-lgcc", "-lgcc_eh"], Libgcc::Wanted);
+        assert_eq!(settled.arguments.last().map(|(argument, _)| argument.as_str()), Some("-lgcc_s"));
     }
 
     #[test]
