@@ -165,6 +165,12 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) {
 }
 
 fn link(prefix: &Path, config: &Path) {
+    // What a compilation runs lies together: fewer pages to read at the first one, fewer to walk at every later one.
+    println!("cargo:rerun-if-changed=order.txt");
+    let order =
+        PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("order.txt");
+    println!("cargo:rustc-link-arg-cdylib=-Wl,--symbol-ordering-file={}", order.display());
+    println!("cargo:rustc-link-arg-cdylib=-Wl,--no-warn-symbol-ordering");
     // A symbol that is missing is an error of this build, not of the first compilation.
     println!("cargo:rustc-link-arg-cdylib=-Wl,-z,defs");
     println!("cargo:rustc-link-search=native={}", prefix.join("lib").display());

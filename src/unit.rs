@@ -148,7 +148,7 @@ impl Unit {
         }
         let bound = match body.as_ref() {
             None => return Err(fail("it is unloaded already".into())),
-            Some(Body::Image(image)) => Arc::strong_count(image) > 1,
+            Some(Body::Image(image)) => !image.retire(),
             Some(Body::Library(library)) => Arc::strong_count(library) > 1,
         };
         if bound {

@@ -41,6 +41,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use symbols::{Name, Symbols};
@@ -133,6 +134,8 @@ pub struct Image {
     shared: Decisions,
     ready: Ready,
     list: List,
+    /// How many images are bound to this one.
+    binders: AtomicUsize,
     body: ManuallyDrop<Body>,
 }
 
@@ -163,7 +166,11 @@ impl Image {
     /// An image that is relocated but for what `applied` has put off, and not initialised.
     pub(crate) fn new(parts: Parts, plan: Plan, applied: &mut Applied) -> Self {
         let Parts { name, mapped, module, images, libraries, list } = parts;
+        for used in &images {
+            used.binders.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
+            binders: AtomicUsize::new(0),
             name,
             times: OnceLock::new(),
             shared: Decisions::new(plan.own, plan.elsewhere),
@@ -180,6 +187,25 @@ impl Image {
                 _libraries: libraries,
             }),
         }
+    }
+
+    /// Takes the image out of its loader's list, so that no image can be bound to it any more, unless one is: then it
+    /// stays, and the answer is `false`. Afterwards it ends where its owner lets go of it; other threads, which may be
+    /// resolving symbols at the moment, are waited for.
+    pub fn retire(self: &Arc<Self>) -> bool {
+        {
+            let mut list = self.list.lock();
+            // Who binds holds the lock from the look-up to here.
+            if self.binders.load(Ordering::Relaxed) > 0 {
+                return false;
+            }
+            list.remove(self);
+        }
+        let patience = Instant::now() + Duration::from_millis(200);
+        while Arc::strong_count(self) > 1 && Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        true
     }
 
     /// Completes and initialises the image. `times` has the time that mapping took, `bound_since` is when it ended.
@@ -347,6 +373,9 @@ impl Drop for Image {
         }
         if stays(&self.body) {
             return;
+        }
+        for used in &self.body.images {
+            used.binders.fetch_sub(1, Ordering::Relaxed);
         }
         // SAFETY: done once, here, and nothing of the body is used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.body) };

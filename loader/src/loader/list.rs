@@ -20,7 +20,7 @@ impl List {
 
     /// Takes an image out that is about to end.
     pub(crate) fn remove(&self, image: &Image) {
-        self.0.lock().retain(|other| !std::ptr::eq(other.as_ptr(), image));
+        self.lock().remove(image);
     }
 }
 
@@ -28,6 +28,11 @@ impl Locked<'_> {
     /// The images that are alive.
     pub(crate) fn live(&self) -> Vec<Arc<Image>> {
         self.0.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Takes an image out.
+    pub(crate) fn remove(&mut self, image: &Image) {
+        self.0.retain(|other| !std::ptr::eq(other.as_ptr(), image));
     }
 
     /// Adds an image at the end.

@@ -1,0 +1,19 @@
+//! What a user of Hotbed sees, in one test binary: the library and the command, each against clang's own result.
+//!
+//! One file a topic. The real libraries have to be under `.cache/inputs` (`scripts/fetch-inputs`), and the plugin and
+//! the command have to be built (`cargo build --workspace`); `make test` does both.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
+
+mod as_executed;
+mod bad_input;
+mod build_image;
+mod exceptions;
+mod inputs;
+mod libraries;
+mod mutated;
+mod names;
+mod store;
+mod support;
+mod thread_locals;
+mod worker;
