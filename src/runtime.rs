@@ -106,6 +106,7 @@ impl Runtime {
             let failure = Failure::new(FailureKind::Usage, "cannot load a unit without a name");
             return Err(Error::of_failure("", failure));
         }
+        let _span = tracing::debug_span!("load", unit = %name).entered();
         let _turn = self.turn(&name);
         match kind {
             Kind::Compile(compilation) => self.load_compiled(&name, compilation),
@@ -234,6 +235,7 @@ impl Runtime {
         if let Some(store) = store {
             match store.find(key, &request.directory) {
                 Ok(hit) => {
+                    tracing::debug!(image = %hit.path.display(), "from the store");
                     observer.note(&format!("{unit}: from the store, {}", hit.path.display()));
                     report.from_store = true;
                     let provenance =
@@ -245,6 +247,7 @@ impl Runtime {
                         files::outlive_tick(&request.directory.join(path));
                     }
                     let miss = miss.to_string();
+                    tracing::debug!(%miss, "not in the store");
                     observer.note(&format!("{unit}: not in the store: {miss}"));
                     report.miss = Some(miss);
                 }
@@ -279,6 +282,7 @@ impl Runtime {
     }
 
     fn compile(&self, request: &Arc<Request>) -> Result<(Reply, OwnedFd), Error> {
+        let _span = tracing::debug_span!("compile").entered();
         let observer = &*self.inner.observer;
         observer.compiling(&request.unit);
         let answer = self.inner.back_ends.compile(request);
@@ -292,6 +296,7 @@ impl Runtime {
     }
 
     fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Arc<hotbed_loader::image::Image>, Error> {
+        let _span = tracing::debug_span!("map").entered();
         self.inner
             .loader
             .load_image(name, source)
