@@ -11,6 +11,13 @@ hb_messages *hb_messages_new() { return new hb_messages; }
 // The same once more; owned, hb_messages_free.
 hb_messages *hb_messages_copy(const hb_messages *m) { return new hb_messages(*m); }
 
+// Adds `others`, borrowed, behind the messages of `m`.
+void hb_messages_append(hb_messages *m, const hb_messages *others) {
+  m->list.insert(m->list.end(), others->list.begin(), others->list.end());
+  m->rendered += others->rendered;
+  m->failed |= others->failed;
+}
+
 void hb_messages_free(hb_messages *m) { delete m; }
 
 // Whether an error is among them.

@@ -263,6 +263,27 @@ mod tests {
     }
 
     #[test]
+    fn a_standard_is_for_the_language_that_has_it() {
+        let c = || text(Lang::C, "old.c", b"int old(void) { return __STDC_VERSION__ == 199901L; }");
+        let cpp = || {
+            text(Lang::Cpp, "new.cpp", b"static_assert(__cplusplus == 201703L); int fresh() { return 1; }")
+        };
+        let flags = || ["-std=c++17", "-std=c99"].map(|flag| Argument::Flag(flag.into()));
+        let both = flags().into_iter().chain([c(), cpp()]).collect();
+        InProcess::new().compile(&request(both)).expect("an image");
+        let alone = failure(vec![Argument::Flag("-std=c++17".into()), c()]);
+        assert!(alone.message.contains("not allowed with 'C'"), "{}", alone.message);
+    }
+
+    #[test]
+    fn the_source_that_does_not_compile_is_named() {
+        let mut sources: Vec<_> =
+            (0..6).map(|i| text(Lang::C, &format!("{i}.c"), format!("int f{i};").as_bytes())).collect();
+        sources.insert(3, text(Lang::C, "bad.c", b"int f(void) { return nothing; }"));
+        assert!(failure(sources).message.starts_with("cannot compile bad.c: bad.c:1:"));
+    }
+
+    #[test]
     fn what_does_not_compile_says_where() {
         let failure = failure(vec![text(Lang::C, "bad.c", b"int f(void) {\n  return x;\n}")]);
         assert_eq!(failure.kind, FailureKind::Compile);

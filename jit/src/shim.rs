@@ -114,7 +114,8 @@ unsafe impl Sync for Files {}
 unsafe impl Send for Object {}
 // SAFETY: messages are plain memory without ties to the thread that made them.
 unsafe impl Send for Messages {}
-// SAFETY: they are only read through a shared reference, but for `jobs` and `compile`, whose callers do not share them.
+// SAFETY: they are only read through a shared reference, but for `jobs`, `compile` and `append`, whose callers do not
+// share them yet.
 unsafe impl Sync for Messages {}
 
 unsafe extern "C" {
@@ -122,6 +123,7 @@ unsafe extern "C" {
 
     fn hb_messages_new() -> *mut RawMessages;
     fn hb_messages_copy(messages: *const RawMessages) -> *mut RawMessages;
+    fn hb_messages_append(messages: *mut RawMessages, others: *const RawMessages);
     fn hb_messages_free(messages: *mut RawMessages);
     fn hb_messages_count(messages: *const RawMessages) -> usize;
     fn hb_messages_rendered<'a>(messages: *const RawMessages) -> Slice<'a>;
@@ -214,6 +216,12 @@ impl Messages {
     pub(crate) fn copy(&self) -> Self {
         // SAFETY: the object is alive, and the result is owned.
         unsafe { Self::own(hb_messages_copy(self.raw())) }.expect("operator new never gives null")
+    }
+
+    /// Adds others behind these.
+    pub(crate) fn append(&self, others: &Self) {
+        // SAFETY: both objects are alive, and nobody else looks at this one, which its owner has not shared yet.
+        unsafe { hb_messages_append(self.raw(), others.raw()) }
     }
 
     /// All of them, in order.

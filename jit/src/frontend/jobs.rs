@@ -1,7 +1,7 @@
 //! Runs of clang's front end, several at once when a unit has several sources.
 
 use super::Prepared;
-use super::driver::{Piece, Place, ask};
+use super::driver::{Answer, Piece, Place, ask};
 use super::headers::{self, RESOURCES};
 use super::messages::failure;
 use crate::shim::{File, Files, Job, JobKind, Messages, Object};
@@ -53,21 +53,8 @@ pub(crate) fn compile(
     color: bool,
 ) -> Result<Compiled, Failure> {
     let start = Instant::now();
-    let mut line: Vec<Piece<'_>> = flags.iter().map(|flag| Piece::Flag(flag)).collect();
-    // Last, so that they hold whatever the flags say: an image is position-independent.
-    line.extend([Piece::Flag("-fPIC"), Piece::Flag("-c")]);
     let paths = distinct_paths(sources);
-    for (source, path) in sources.iter().zip(&paths) {
-        line.extend([Piece::Flag("-x"), Piece::Flag(source.driver_language), Piece::Input(path)]);
-    }
-    let answer = ask(&line, place, color)?;
-    if answer.jobs.len() != sources.len() || answer.jobs.iter().any(|job| job.kind != JobKind::Compile) {
-        return Err(Failure::new(
-            FailureKind::Usage,
-            "cannot compile with these flags: they ask for more than one object a source (several targets, \
-             -save-temps, -no-integrated-as and the like)",
-        ));
-    }
+    let answer = ask_for(sources, &paths, flags, place, color)?;
     let inputs: Vec<File<'_>> = sources
         .iter()
         .zip(&paths)
@@ -77,15 +64,14 @@ pub(crate) fn compile(
         })
         .collect();
     let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
-    let mut objects = Vec::with_capacity(sources.len());
-    for (source, (object, messages)) in sources.iter().zip(run(&files, &answer.jobs, color)) {
-        match object {
-            Some(object) => objects.push(CompiledObject { object, messages }),
-            None => {
-                return Err(failure(FailureKind::Compile, &format!("compile {}", source.path), &messages));
-            }
-        }
-    }
+    let objects = run(&files, &answer.jobs, color)
+        .map_err(|(index, messages)| {
+            let path = sources.get(index).map_or("", |source| source.path.as_ref());
+            failure(FailureKind::Compile, &format!("compile {path}"), &messages)
+        })?
+        .into_iter()
+        .map(|(object, messages)| CompiledObject { object, messages })
+        .collect::<Vec<_>>();
     let (frontend, codegen) =
         objects.iter().map(|o| o.object.times()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
     let passed = start.elapsed().as_secs_f64() * 1e3;
@@ -119,18 +105,69 @@ fn distinct_paths<'a>(sources: &'a [Prepared<'_>]) -> Vec<Cow<'a, str>> {
     sources.iter().map(distinct).collect()
 }
 
-/// An object, or none after an error, and what was said.
-type Outcome = (Option<Object>, Messages);
+/// The driver's answer for all sources, a job each, in order.
+///
+/// Where a unit has sources in C and in C++, a language standard among the flags is for those it can be for, as in the
+/// build systems that keep flags for the two apart.
+fn ask_for(
+    sources: &[Prepared<'_>],
+    paths: &[Cow<'_, str>],
+    flags: &[&str],
+    place: &Place<'_>,
+    color: bool,
+) -> Result<Answer, Failure> {
+    let mut languages: Vec<&str> = sources.iter().map(|source| source.driver_language).collect();
+    languages.sort_unstable();
+    languages.dedup();
+    let mixed = languages.contains(&"c") && languages.contains(&"c++");
+    let mut jobs: Vec<Option<Job>> = sources.iter().map(|_| None).collect();
+    let mut seen = Vec::new();
+    let messages = Messages::new();
+    for language in languages {
+        let fits = |flag: &&&str| !mixed || !is_standard_of_other(flag, language);
+        let mut line: Vec<Piece<'_>> = flags.iter().filter(fits).map(|flag| Piece::Flag(flag)).collect();
+        // Last, so that they hold whatever the flags say: an image is position-independent.
+        line.extend([Piece::Flag("-fPIC"), Piece::Flag("-c"), Piece::Flag("-x"), Piece::Flag(language)]);
+        let places: Vec<usize> =
+            (0..sources.len()).filter(|&i| sources[i].driver_language == language).collect();
+        line.extend(places.iter().map(|&i| Piece::Input(&paths[i])));
+        let answer = ask(&line, place, color)?;
+        if answer.jobs.len() != places.len() || answer.jobs.iter().any(|job| job.kind != JobKind::Compile) {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                "cannot compile with these flags: they ask for more than one object a source (several targets, \
+                 -save-temps, -no-integrated-as and the like)",
+            ));
+        }
+        for (place, job) in places.into_iter().zip(answer.jobs) {
+            jobs[place] = Some(job);
+        }
+        seen.extend(answer.seen);
+        messages.append(&answer.messages);
+    }
+    Ok(Answer { jobs: jobs.into_iter().flatten().collect(), seen, messages })
+}
 
-/// Runs the jobs on as many threads as there are processors.
-fn run(files: &Files, jobs: &[Job], color: bool) -> Vec<Outcome> {
+/// Whether `flag` chooses a standard of C++ and `language` is C, or the other way round.
+fn is_standard_of_other(flag: &str, language: &str) -> bool {
+    let standard = flag.strip_prefix("--std=").or_else(|| flag.strip_prefix("-std="));
+    standard.is_some_and(|standard| standard.contains("++") != (language == "c++") && language != "ir")
+}
+
+/// An object and what was said of it.
+type Outcome = (Object, Messages);
+
+/// Runs the jobs on as many threads as there are processors. After an error none is begun any more; then gives the
+/// number of the first job that failed and what was said of it.
+fn run(files: &Files, jobs: &[Job], color: bool) -> Result<Vec<Outcome>, (usize, Messages)> {
     let alone = jobs.iter().any(|job| job.arguments.iter().any(|argument| argument == "-mllvm"));
     let _shared = (!alone).then(|| LLVM_OPTIONS.read());
     let _exclusive = alone.then(|| LLVM_OPTIONS.write());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if alone { 1 } else { processors.min(jobs.len()) };
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Outcome>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<(Option<Object>, Messages)>>> =
+        jobs.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
         while let Some((job, result)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -138,6 +175,9 @@ fn run(files: &Files, jobs: &[Job], color: bool) -> Vec<Outcome> {
         } {
             let messages = Messages::new();
             let object = files.compile(&job.arguments[1..], color, &messages);
+            if object.is_none() {
+                next.store(jobs.len(), Ordering::Relaxed);
+            }
             *result.lock() = Some((object, messages));
         }
     };
@@ -152,7 +192,19 @@ fn run(files: &Files, jobs: &[Job], color: bool) -> Vec<Outcome> {
         }
         work();
     });
-    results.into_iter().map(|result| result.into_inner().unwrap_or_else(|| (None, Messages::new()))).collect()
+    let mut outcomes = Vec::with_capacity(jobs.len());
+    let mut failed = None;
+    for (index, result) in results.into_iter().enumerate() {
+        match result.into_inner() {
+            Some((Some(object), messages)) => outcomes.push((object, messages)),
+            Some((None, messages)) => failed = failed.or(Some((index, messages))),
+            None => {}
+        }
+    }
+    match failed {
+        Some(failed) => Err(failed),
+        None => Ok(outcomes),
+    }
 }
 
 /// Arguments as a shell would take them.
