@@ -91,6 +91,7 @@ impl Compilation {
             directory,
             environment,
             entry,
+            soname: None,
             whole_archives: false,
             color,
         };

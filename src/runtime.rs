@@ -125,9 +125,13 @@ impl Runtime {
             let message = format!("cannot build an image of {name}: it is linked already");
             return Err(Error::of_failure(&name, Failure::new(FailureKind::Usage, message)));
         };
-        let request = Arc::new(compilation.request(&name, self.inner.color)?);
+        let path = path.as_ref();
+        let mut request = compilation.request(&name, self.inner.color)?;
+        // What is linked against the image will look for it by the name of its file.
+        request.soname = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let request = Arc::new(request);
         let made = self.make(&request, &Key::of(&request))?;
-        output::write_image(made.image.as_fd(), path.as_ref())?;
+        output::write_image(made.image.as_fd(), path)?;
         Ok(made.report)
     }
 

@@ -47,6 +47,23 @@ fn the_command_builds_what_the_command_runs() {
 }
 
 #[test]
+fn executables_are_linked_against_it() {
+    let scratch = Scratch::new("image-link");
+    let image = scratch.join("answer.hbi");
+    let source = scratch.write("add.c", "int add(int a, int b) { return a + b; }");
+    let user = scratch.write("use.c", "int add(int, int); int main(void) { return add(40, 2); }");
+    for store in [&["--no-cache"][..], &["--cache-dir", "store"], &["--cache-dir", "store"]] {
+        let mut build = hotbed(["image", "build"]);
+        build.current_dir(scratch.path()).args(store).arg("-o").arg(&image).arg(&source);
+        finish(&mut build).assert_success("image build");
+        let mut link = Command::new("clang-22");
+        link.current_dir(scratch.path()).arg(&user).args(["./answer.hbi", "-o", "use"]);
+        execute(link.arg(format!("-Wl,-rpath,{}", scratch.path().display())));
+        assert_eq!(finish(&mut Command::new(scratch.join("use"))).end, End::Status(42));
+    }
+}
+
+#[test]
 fn other_tools_understand_it() {
     let scratch = Scratch::new("image-tools");
     let image = scratch.join("p.hbi");

@@ -57,6 +57,7 @@ impl BackEnd for InProcess {
             unit: &request.unit,
             cpp: request.inputs().any(|input| input.lang == Lang::Cpp),
             entry: request.entry.as_deref(),
+            soname: request.soname.as_deref(),
             whole_archives: request.whole_archives,
             place: &place,
             metadata: &metadata,
@@ -217,6 +218,7 @@ mod tests {
             directory: std::env::temp_dir(),
             environment: Vec::new(),
             entry: None,
+            soname: None,
             whole_archives: false,
             color: false,
         }

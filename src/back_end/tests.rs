@@ -106,6 +106,7 @@ impl Fake {
             directory: self.folder.clone(),
             environment: vec![],
             entry: None,
+            soname: None,
             whole_archives: false,
             color: false,
         })

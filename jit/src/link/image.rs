@@ -51,6 +51,8 @@ pub(crate) struct LinkWishes<'a> {
     pub(crate) cpp: bool,
     /// Symbol to take out of archives.
     pub(crate) entry: Option<&'a str>,
+    /// `SONAME`, unless it is the unit's name.
+    pub(crate) soname: Option<&'a str>,
     /// Take archives whole.
     pub(crate) whole_archives: bool,
     /// Base of relative paths, and the environment.
@@ -133,8 +135,11 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         files.add(&[], "the list of dependencies").map_err(internal("no memory for dependencies"))?;
     let image_path = files.add(&[], wishes.unit).map_err(internal("no memory for the image"))?;
 
-    let soname =
-        Path::new(wishes.unit).file_name().map_or_else(|| wishes.unit.into(), |name| name.to_string_lossy());
+    let last_part = Path::new(wishes.unit).file_name();
+    let soname = wishes.soname.map_or_else(
+        || last_part.map_or_else(|| wishes.unit.into(), |name| name.to_string_lossy()),
+        Cow::Borrowed,
+    );
     let line = line(
         &Wishes {
             inputs: pieces,

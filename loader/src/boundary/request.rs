@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// One compilation: everything in it becomes one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Name of the unit, for messages and as the image's `SONAME`.
+    /// Name of the unit, for messages; its last part is the image's `SONAME` unless there is another.
     pub unit: String,
     /// Flags and inputs in the order of a command line; the order matters for libraries and archives.
     pub arguments: Vec<Argument>,
@@ -16,6 +16,8 @@ pub struct Request {
     pub environment: Vec<(String, String)>,
     /// A symbol that must be taken out of archives even when nothing refers to it (the entry point of a program).
     pub entry: Option<String>,
+    /// The image's `SONAME`: what others that are linked against it will look for.
+    pub soname: Option<String>,
     /// Take every member of archives, needed or not.
     pub whole_archives: bool,
     /// Render diagnostics with terminal colours.
@@ -128,6 +130,7 @@ impl Request {
             w.text(value);
         });
         w.option(self.entry.as_ref(), |w, entry| w.text(entry));
+        w.option(self.soname.as_ref(), |w, soname| w.text(soname));
         w.bool(self.whole_archives);
         w.bool(self.color);
         w.finish()
@@ -156,6 +159,7 @@ impl Request {
             directory: r.path()?,
             environment: r.list(|r| Ok((r.text()?.to_owned(), r.text()?.to_owned())))?,
             entry: r.option(|r| Ok(r.text()?.to_owned()))?,
+            soname: r.option(|r| Ok(r.text()?.to_owned()))?,
             whole_archives: r.bool()?,
             color: r.bool()?,
         })
@@ -213,6 +217,7 @@ mod tests {
             directory: "/".into(),
             environment: vec![("CPATH".into(), "x".into())],
             entry: Some("main".into()),
+            soname: Some("u.hbi".into()),
             whole_archives: true,
             color: false,
         };

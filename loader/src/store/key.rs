@@ -12,7 +12,8 @@ impl Key {
     /// unless debug information or coverage data records it: dependencies with relative paths tell directories apart.
     pub fn of(request: &Request) -> Self {
         // Taken apart, so that a new field cannot be forgotten here.
-        let Request { unit: _, arguments, directory, environment, entry, whole_archives, color: _ } = request;
+        let Request { unit: _, arguments, directory, environment, entry, soname, whole_archives, color: _ } =
+            request;
         let mut key = Hasher(blake3::Hasher::new());
         key.part(BUILD.as_bytes());
         key.count(arguments.len());
@@ -44,8 +45,10 @@ impl Key {
             key.part(name.as_bytes());
             key.part(value.as_bytes());
         }
-        key.count(usize::from(entry.is_some()));
-        key.part(entry.as_deref().unwrap_or_default().as_bytes());
+        for option in [entry, soname] {
+            key.count(usize::from(option.is_some()));
+            key.part(option.as_deref().unwrap_or_default().as_bytes());
+        }
         key.count(usize::from(*whole_archives));
         if records_directory {
             key.part(directory.as_os_str().as_bytes());
@@ -137,6 +140,7 @@ mod tests {
             directory: "/here".into(),
             environment: vec![],
             entry: None,
+            soname: None,
             whole_archives: false,
             color: false,
         }
@@ -150,6 +154,7 @@ mod tests {
         let mut different = vec![
             Request { entry: Some("main".into()), ..request() },
             Request { whole_archives: true, ..request() },
+            Request { soname: Some("u.hbi".into()), ..request() },
             Request { environment: vec![("CPATH".into(), "x".into())], ..request() },
         ];
         let change = |f: &dyn Fn(&mut Vec<Argument>)| {

@@ -53,6 +53,7 @@ fn key(flag: &str) -> Key {
         directory: "/".into(),
         environment: vec![],
         entry: None,
+        soname: None,
         whole_archives: false,
         color: false,
     })
