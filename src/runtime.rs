@@ -269,7 +269,7 @@ impl Runtime {
         if let Some(store) = store {
             if !reproducible {
                 observer
-                    .note(&format!("{unit}: not stored: it uses the date or the time of its compilation"));
+                    .note(&format!("{unit}: not stored: it uses the date or the time of its compilation, or has the assembler read files"));
             } else {
                 match store.insert(key, &request.directory, &dependencies, started, image.as_fd()) {
                     Ok(hit) => {

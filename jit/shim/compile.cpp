@@ -22,7 +22,7 @@ using Clock = std::chrono::steady_clock;
 // What came out of a run.
 struct hb_object {
   llvm::SmallVector<char, 0> bytes;
-  bool uses_time = false;
+  bool differs_each_time = false;
   double frontend_ms = 0, codegen_ms = 0;
 };
 
@@ -61,7 +61,13 @@ public:
 
 protected:
   std::unique_ptr<ASTConsumer> CreateASTConsumer(CompilerInstance &compiler, llvm::StringRef file) override {
-    compiler.getPreprocessor().addPPCallbacks(std::make_unique<TimeMacros>(object.uses_time));
+    Preprocessor &preprocessor = compiler.getPreprocessor();
+    preprocessor.addPPCallbacks(std::make_unique<TimeMacros>(object.differs_each_time));
+    // Files that the assembler includes are opened where nobody sees it. Texts that only look so cost a compilation.
+    preprocessor.setTokenWatcher([&object = object](const Token &token) {
+      if (token.is(tok::string_literal) && token.getLiteralData())
+        object.differs_each_time |= hotbed::reads_files({token.getLiteralData(), token.getLength()});
+    });
     auto generator = EmitObjAction::CreateASTConsumer(compiler, file);
     if (!generator)
       return nullptr;
@@ -187,8 +193,8 @@ void hb_object_free(hb_object *object) { delete object; }
 // Borrowed from `object`.
 hb_slice hb_object_bytes(const hb_object *object) { return {object->bytes.data(), object->bytes.size()}; }
 
-// Whether __DATE__, __TIME__ or __TIMESTAMP__ was used.
-bool hb_object_uses_time(const hb_object *object) { return object->uses_time; }
+// Whether __DATE__, __TIME__ or __TIMESTAMP__ was used, or the assembler was told to read files.
+bool hb_object_differs_each_time(const hb_object *object) { return object->differs_each_time; }
 
 double hb_object_frontend_ms(const hb_object *object) { return object->frontend_ms; }
 

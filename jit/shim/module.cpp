@@ -5,6 +5,8 @@
 #include "llvm/IR/DebugInfo.h"
 #include "llvm/IR/DiagnosticInfo.h"
 #include "llvm/IR/DiagnosticPrinter.h"
+#include "llvm/IR/InlineAsm.h"
+#include "llvm/IR/InstrTypes.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/Module.h"
 #include "llvm/IR/Verifier.h"
@@ -21,6 +23,7 @@ using hotbed::text;
 // A module as bitcode.
 struct hb_bitcode {
   SmallVector<char, 0> bytes;
+  bool reads_files = false;
 };
 
 namespace {
@@ -67,6 +70,20 @@ void to_pic(Module &module) {
       value.setDSOLocal(false);
 }
 
+// Whether assembly in the module has the assembler read files.
+bool reads_files(const Module &module) {
+  if (hotbed::reads_files(module.getModuleInlineAsm()))
+    return true;
+  for (const Function &function : module)
+    for (const BasicBlock &block : function)
+      for (const Instruction &instruction : block)
+        if (auto *call = dyn_cast<CallBase>(&instruction))
+          if (auto *assembly = dyn_cast<InlineAsm>(call->getCalledOperand()))
+            if (hotbed::reads_files(assembly->getAsmString()))
+              return true;
+  return false;
+}
+
 void prepare(StringRef bytes, StringRef name, hb_messages &messages, hb_bitcode &result) {
   LLVMContext context;
   context.setDiagnosticHandler(std::make_unique<Listener>(messages, name));
@@ -104,6 +121,7 @@ void prepare(StringRef bytes, StringRef name, hb_messages &messages, hb_bitcode 
     StripDebugInfo(*module);
   }
   to_pic(*module);
+  result.reads_files = reads_files(*module);
   raw_svector_ostream stream(result.bytes);
   WriteBitcodeToFile(*module, stream);
 }
@@ -124,6 +142,9 @@ hb_bitcode *hb_bitcode_prepare(hb_slice bytes, hb_slice name, hb_messages *messa
   }
   return messages->failed ? nullptr : result.release();
 }
+
+// Whether assembly in it has the assembler read files.
+bool hb_bitcode_reads_files(const hb_bitcode *bitcode) { return bitcode->reads_files; }
 
 void hb_bitcode_free(hb_bitcode *bitcode) { delete bitcode; }
 

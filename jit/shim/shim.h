@@ -47,6 +47,11 @@ namespace hotbed {
 // Runs `work`; false when it ended in one of LLVM's fatal errors, whose text is then in `reason`. What `work` held is leaked.
 bool guarded(llvm::function_ref<void()> work, std::string &reason);
 
+// Whether assembly has a directive that reads a file.
+inline bool reads_files(llvm::StringRef assembly) {
+  return assembly.contains(".incbin") || assembly.contains(".include");
+}
+
 inline llvm::StringRef text(hb_slice s) { return {s.data, s.size}; }
 inline hb_slice slice(llvm::StringRef s) { return {s.data(), s.size()}; }
 } // namespace hotbed

@@ -9,4 +9,4 @@ mod sources;
 pub(crate) use driver::{Piece, Place, ask};
 pub(crate) use jobs::{Compiled, compile, shown};
 pub(crate) use messages::to_diagnostics;
-pub(crate) use sources::{Prepared, prepare, read};
+pub(crate) use sources::{Contents, Prepared, prepare, read};

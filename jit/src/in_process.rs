@@ -1,6 +1,6 @@
 //! The back end itself: a request's way through the front end, the checks and the linker.
 
-use crate::frontend::{self, Compiled, Place, Prepared};
+use crate::frontend::{self, Compiled, Contents, Place, Prepared};
 use crate::link::{LinkInput, LinkWishes, check_archive, check_object, link_image, with_visible_entry};
 use crate::shim;
 use hotbed_loader::boundary::{
@@ -124,7 +124,11 @@ fn compile_sources(
         reply.diagnostics.extend(frontend::to_diagnostics(messages));
         reply.rendered += &messages.rendered();
     }
-    reply.reproducible = !compiled.objects.iter().any(|object| object.object.uses_time());
+    let read_by_assembler = sources
+        .iter()
+        .any(|source| matches!(&source.contents, Some(Contents::Bitcode(bitcode)) if bitcode.reads_files()));
+    reply.reproducible =
+        !read_by_assembler && !compiled.objects.iter().any(|object| object.object.differs_each_time());
     add_seen(dependencies, &compiled.seen);
     Ok(Some(compiled))
 }
@@ -262,6 +266,21 @@ mod tests {
         let (reply, _image) = InProcess::new().compile(&request(arguments)).expect("an image");
         assert_eq!(reply.counts.units_compiled, 3);
         assert!(reply.log.iter().any(|line| line.starts_with("ld.lld ") && line.contains("-lstdc++")));
+    }
+
+    #[test]
+    fn files_that_the_assembler_reads_make_an_image_irreproducible() {
+        // Nobody sees the assembler open them.
+        let c = b"__asm__(\".section .rodata\\nblob: .incbin \\\"/etc/debian_version\\\"\\n.text\\n\");";
+        let ir = b"module asm \".section .rodata\"\nmodule asm \".incbin \\22/etc/debian_version\\22\"";
+        let call = b"define void @f() { call void asm sideeffect \".incbin \\22/etc/debian_version\\22\", \"\"() ret void }";
+        for (lang, name, source) in
+            [(Lang::C, "blob.c", &c[..]), (Lang::Ir, "blob.ll", ir), (Lang::Ir, "call.ll", call)]
+        {
+            let (reply, _image) =
+                InProcess::new().compile(&request(vec![text(lang, name, source)])).expect("an image");
+            assert!(!reply.reproducible, "{name}");
+        }
     }
 
     #[test]

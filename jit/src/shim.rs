@@ -171,12 +171,13 @@ unsafe extern "C" {
     ) -> *mut RawObject;
     fn hb_object_free(object: *mut RawObject);
     fn hb_object_bytes<'a>(object: *const RawObject) -> Slice<'a>;
-    fn hb_object_uses_time(object: *const RawObject) -> bool;
+    fn hb_object_differs_each_time(object: *const RawObject) -> bool;
     fn hb_object_frontend_ms(object: *const RawObject) -> f64;
     fn hb_object_codegen_ms(object: *const RawObject) -> f64;
 
     fn hb_bitcode_prepare(bytes: Slice<'_>, name: Slice<'_>, messages: *mut RawMessages) -> *mut RawBitcode;
     fn hb_bitcode_free(bitcode: *mut RawBitcode);
+    fn hb_bitcode_reads_files(bitcode: *const RawBitcode) -> bool;
     fn hb_bitcode_bytes<'a>(bitcode: *const RawBitcode) -> Slice<'a>;
 
     fn hb_link_run(arguments: *const Slice<'_>, count: usize) -> *mut RawLink;
@@ -357,10 +358,11 @@ impl Object {
         unsafe { hb_object_bytes(self.raw()) }.bytes()
     }
 
-    /// Whether its contents depend on the time of compilation.
-    pub(crate) fn uses_time(&self) -> bool {
+    /// Whether its contents depend on more than the files that were seen to be read: on the time, or on files that the
+    /// assembler reads.
+    pub(crate) fn differs_each_time(&self) -> bool {
         // SAFETY: alive.
-        unsafe { hb_object_uses_time(self.raw()) }
+        unsafe { hb_object_differs_each_time(self.raw()) }
     }
 
     /// Milliseconds until the source was parsed, and from then on.
@@ -375,6 +377,12 @@ impl Bitcode {
     pub(crate) fn prepare(bytes: &[u8], name: &str, messages: &Messages) -> Option<Self> {
         // SAFETY: all borrows outlive the call, and the result is owned.
         unsafe { Self::own(hb_bitcode_prepare(bytes.into(), name.into(), messages.raw())) }
+    }
+
+    /// Whether assembly in it has the assembler read files.
+    pub(crate) fn reads_files(&self) -> bool {
+        // SAFETY: alive.
+        unsafe { hb_bitcode_reads_files(self.raw()) }
     }
 
     /// The bitcode.

@@ -9,7 +9,7 @@ pub struct Reply {
     /// Every file that was read and every place where one was looked for in vain.
     pub dependencies: Vec<Dependency>,
     /// Whether the same request with the same dependencies would give the same image: false when a source used
-    /// `__DATE__`, `__TIME__` or `__TIMESTAMP__`.
+    /// `__DATE__`, `__TIME__` or `__TIMESTAMP__`, or has the assembler read files (`.incbin`).
     pub reproducible: bool,
     /// Warnings and notes.
     pub diagnostics: Vec<Diagnostic>,
