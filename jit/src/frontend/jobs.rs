@@ -157,6 +157,9 @@ fn is_standard_of_other(flag: &str, language: &str) -> bool {
 /// An object and what was said of it.
 type Outcome = (Object, Messages);
 
+/// The same of a run that may have failed.
+type Attempt = (Option<Object>, Messages);
+
 /// Runs the jobs on as many threads as there are processors. After an error none is begun any more; then gives the
 /// number of the first job that failed and what was said of it.
 fn run(files: &Files, jobs: &[Job], color: bool) -> Result<Vec<Outcome>, (usize, Messages)> {
@@ -166,8 +169,7 @@ fn run(files: &Files, jobs: &[Job], color: bool) -> Result<Vec<Outcome>, (usize,
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if alone { 1 } else { processors.min(jobs.len()) };
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<(Option<Object>, Messages)>>> =
-        jobs.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Attempt>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
         while let Some((job, result)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
