@@ -119,7 +119,7 @@ impl Drop for Fake {
     }
 }
 
-fn process_of(answer: (Reply, OwnedFd)) -> i32 {
+fn process_of(answer: (Reply, OwnedFd)) -> u32 {
     assert_eq!(answer.0.counts.functions_compiled, 2);
     assert_eq!(answer.0.dependencies, [Dependency::File("a.h".into())]);
     String::from_utf8(files::contents(answer.1.as_fd()).unwrap()).unwrap().parse().unwrap()
@@ -172,7 +172,7 @@ fn a_dying_worker_has_last_words_and_a_successor() {
     }
     let worker = process_of(back_ends.compile(&fake.request("int x;")).unwrap());
     // SAFETY: sends a signal; the number is that of a worker of this test, which nothing else ends.
-    assert_eq!(unsafe { libc::kill(worker, libc::SIGKILL) }, 0);
+    assert_eq!(unsafe { libc::kill(worker as i32, libc::SIGKILL) }, 0);
     let deadline = Instant::now() + Duration::from_secs(10);
     while Path::new(&format!("/proc/{worker}/exe")).exists() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
