@@ -10,7 +10,6 @@ use hotbed_loader::boundary::{
 use hotbed_loader::sys::files;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
