@@ -16,6 +16,7 @@ pub(crate) mod map;
 pub mod note;
 pub(crate) mod place;
 mod ready;
+pub(crate) mod registry;
 pub(crate) mod symbols;
 pub(crate) mod tls;
 mod unwind;
@@ -142,7 +143,7 @@ pub struct Image {
 /// What goes with the memory, in the order in which it must go.
 struct Body {
     end: OnceLock<End>,
-    unwind: OnceLock<Option<Registration>>,
+    unwind: OnceLock<(registry::Entry, Option<Registration>)>,
     pending: Option<Pending>,
     module: Option<tls::Module>,
     /// Pointed to by TLS descriptors.
@@ -210,7 +211,7 @@ impl Image {
 
     /// Completes and initialises the image. `times` has the time that mapping took, `bound_since` is when it ended.
     pub(crate) fn start(
-        &self,
+        self: &Arc<Self>,
         mut applied: Applied,
         arguments: &ProgramArguments,
         map: Duration,
@@ -228,7 +229,9 @@ impl Image {
             applied.finish();
             let (beginning, end) = lifecycle::find(&body.mapped)?;
             protect(&body.mapped)?;
-            let _ = body.unwind.set(unwind::register(&body.mapped)?);
+            let known =
+                registry::Entry::of_pages(self.range(), unwind::index(&body.mapped)?, Arc::downgrade(self));
+            let _ = body.unwind.set((known, unwind::register(&body.mapped)?));
             let _ = body.end.set(end);
             if let Some(end) = body.end.get() {
                 end.register().map_err(StartError::System)?;

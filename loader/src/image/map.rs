@@ -71,8 +71,6 @@ pub(crate) struct Mapped {
     pub(crate) symbols: Symbols,
     /// Where it is.
     pub(crate) place: Place,
-    /// The beginning of the index of the unwind tables.
-    pub(crate) unwind: Option<[u8; 8]>,
     /// Address of the note: the image's handle.
     pub(crate) handle: usize,
     /// The name it was mapped from.
@@ -124,10 +122,6 @@ fn map_file(file: BorrowedFd<'_>, size: u64, path: Option<PathBuf>) -> Result<Ma
         end = fill(&mut mapping, &headers, segment, Some(file)).map_err(MapError::Map)?;
     }
 
-    let unwind = match headers.unwind {
-        Some(index) => Some(unwind_index(file, &headers, index)?),
-        None => None,
-    };
     let place = Place { base, segments: headers.segments.clone(), settled: false };
     let (dynamic, symbols, handle);
     // SAFETY: mapped as the segments say, and `Mapped` keeps the mapping as long as the symbols.
@@ -147,7 +141,7 @@ fn map_file(file: BorrowedFd<'_>, size: u64, path: Option<PathBuf>) -> Result<Ma
     {
         return Err(ImageError::Truncated("the thread-local segment").into());
     }
-    Ok(Mapped { headers, dynamic, symbols, place, unwind, handle, path, mapping })
+    Ok(Mapped { headers, dynamic, symbols, place, handle, path, mapping })
 }
 
 /// Makes the memory of one segment: its contents from the file, unless they are mapped already, then zeros. Gives
@@ -186,24 +180,6 @@ fn fill(
         filled = end;
     }
     Ok(filled)
-}
-
-/// The beginning of the index of the unwind tables. It is read rather than looked at in memory, where that page would
-/// not be touched otherwise.
-fn unwind_index(file: BorrowedFd<'_>, headers: &Headers, index: Range) -> Result<[u8; 8], MapError> {
-    let outside = ImageError::Truncated("the index of its unwind tables");
-    let segment = headers.segments.iter().find(|segment| {
-        let at = index.address.wrapping_sub(segment.address);
-        at.checked_add(8).is_some_and(|end| end <= segment.file_size)
-    });
-    let segment = segment.ok_or(outside.clone())?;
-    let mut bytes = [MaybeUninit::uninit(); 8];
-    let offset = segment.offset + (index.address - segment.address);
-    if read_at(file, &mut bytes, offset).map_err(MapError::Read)? < bytes.len() {
-        return Err(outside.into());
-    }
-    // SAFETY: all of it has been read.
-    Ok(bytes.map(|byte| unsafe { byte.assume_init() }))
 }
 
 /// The address of our note.

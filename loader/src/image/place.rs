@@ -1,7 +1,7 @@
 //! A loaded ELF file in memory, seen through its segments: every look into it is checked against them.
 
 use super::ImageError;
-use super::elf::{Plain, Symbol};
+use super::elf::{PF_R, PF_W, PF_X, Plain, Symbol};
 use super::symbols::Symbols;
 use crate::sys::memory::Access;
 use std::ffi::CStr;
@@ -41,6 +41,22 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// What glibc has loaded at `base` with these segments.
+    pub(crate) fn of_loaded<'a>(base: usize, segments: impl Iterator<Item = &'a libc::Elf64_Phdr>) -> Self {
+        let segments = segments.map(|segment| Segment {
+            address: segment.p_vaddr,
+            size: segment.p_memsz,
+            offset: segment.p_offset,
+            file_size: segment.p_filesz,
+            access: Access {
+                read: segment.p_flags & PF_R != 0,
+                write: segment.p_flags & PF_W != 0,
+                execute: segment.p_flags & PF_X != 0,
+            },
+        });
+        Self { base, segments: segments.collect(), settled: true }
+    }
+
     /// Where `address` of the file is in memory.
     pub(crate) fn at(&self, address: u64) -> usize {
         self.base.wrapping_add(address as usize)

@@ -66,6 +66,12 @@ impl Drop for Handle {
     }
 }
 
+/// Keeps the library of that path, which is open, for the rest of the process.
+pub(crate) fn keep(path: &CStr) {
+    // SAFETY: a terminated name. Nothing is loaded, so no code runs.
+    unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE) };
+}
+
 /// What `dlsym` finds for everybody, of that version if one is given. Never to be called from [`for_each`].
 pub(crate) fn default_symbol(name: &CStr, version: Option<&CStr>) -> Option<usize> {
     // SAFETY: terminated names.

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Size of a page; x86-64 Linux has no other.
 pub const PAGE: usize = 4096;
@@ -153,6 +154,32 @@ impl Drop for Mapping {
         // SAFETY: the range is ours, and whoever drops it has ended all use of it.
         unsafe { libc::munmap(self.start as *mut _, self.length) };
     }
+}
+
+/// Stores a word, in one piece for whoever reads it meanwhile; `read_only` says that its page must be made writable for
+/// that.
+///
+/// # Errors
+/// What the system says.
+///
+/// # Safety
+/// `address` is a multiple of 8 in memory that stays mapped, as `read_only` says, and whoever reads the word can do
+/// with `value`.
+pub(crate) unsafe fn store_word(address: usize, value: usize, read_only: bool) -> io::Result<()> {
+    let protect = |write| {
+        let access = Access { read: true, write, execute: false };
+        // SAFETY: a page that the caller answers for, which never becomes less than readable.
+        match unsafe { libc::mprotect(page_down(address) as *mut _, PAGE, access.bits()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    if read_only {
+        protect(true)?;
+    }
+    // SAFETY: the caller's promise; writable by now.
+    unsafe { &*(address as *const AtomicUsize) }.store(value, Ordering::Release);
+    if read_only { protect(false) } else { Ok(()) }
 }
 
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {

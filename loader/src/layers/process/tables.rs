@@ -2,14 +2,13 @@
 
 use crate::image::SymbolKind;
 use crate::image::dynamic::Dynamic;
-use crate::image::elf::{PF_R, PF_W, PF_X, PT_DYNAMIC, PT_LOAD, SHN_ABS, STT_GNU_IFUNC, STT_TLS, Symbol};
+use crate::image::elf::{PT_DYNAMIC, PT_LOAD, SHN_ABS, STT_GNU_IFUNC, STT_TLS, Symbol};
 use crate::image::headers::Range;
-use crate::image::place::{Place, Segment};
+use crate::image::place::Place;
 use crate::image::symbols::{Filter, Name, Symbols};
 use crate::image::versions::Version;
 use crate::layers::Value;
 use crate::sys::libraries::Loaded;
-use crate::sys::memory::Access;
 
 /// The program or one library.
 pub(super) struct Tables {
@@ -29,23 +28,7 @@ impl Tables {
     /// Reads what is loaded. To be used only as long as it is.
     pub(super) fn read(loaded: Loaded<'_>) -> Self {
         let segments = loaded.segments.iter().filter(|segment| segment.p_type == PT_LOAD);
-        let place = Place {
-            base: loaded.base,
-            segments: segments
-                .map(|segment| Segment {
-                    address: segment.p_vaddr,
-                    size: segment.p_memsz,
-                    offset: segment.p_offset,
-                    file_size: segment.p_filesz,
-                    access: Access {
-                        read: segment.p_flags & PF_R != 0,
-                        write: segment.p_flags & PF_W != 0,
-                        execute: segment.p_flags & PF_X != 0,
-                    },
-                })
-                .collect(),
-            settled: true,
-        };
+        let place = Place::of_loaded(loaded.base, segments);
         let range = loaded.segments.iter().find(|segment| segment.p_type == PT_DYNAMIC);
         let mut tables = Self {
             path: loaded.name.to_string_lossy().into_owned(),

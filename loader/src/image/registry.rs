@@ -1,0 +1,275 @@
+//! Which image is at an address: asked by the unwinder for every frame, and by whoever wants to name an address.
+//!
+//! A radix tree over the pages of the lower half of the address space: 12, 12 and 11 bits choose a node's entry. An
+//! entry of a leaf is a [`Record`], or a [`Crowd`] where one page may belong to many small images. A look-up is three
+//! loads, takes no lock and allocates nothing, so that it may happen in a signal handler that walks the stack.
+//! Nodes and records are never given back, but used again: a reader that comes too late reads something stale and
+//! not something freed. What it does with an address whose image goes meanwhile is as undefined as for any library.
+//!
+//! State of the process, as the unwinder is: it knows nothing of loaders.
+
+use super::Image;
+use crate::sys::memory::PAGE;
+use parking_lot::Mutex;
+use std::ops::Range;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+const ROOT_BITS: u32 = 12;
+const MIDDLE_BITS: u32 = 12;
+const LEAF_BITS: u32 = 11;
+const PAGE_BITS: u32 = PAGE.trailing_zeros();
+/// Set in an entry of a leaf that is a crowd.
+const CROWD: usize = 1;
+
+type Leaf = [AtomicUsize; 1 << LEAF_BITS];
+type Middle = [AtomicPtr<Leaf>; 1 << MIDDLE_BITS];
+
+static ROOT: [AtomicPtr<Middle>; 1 << ROOT_BITS] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; 1 << ROOT_BITS];
+/// Guards changes.
+static UNUSED: Mutex<Vec<&'static Record>> = Mutex::new(Vec::new());
+
+/// An image as it is known by its addresses.
+#[derive(Default)]
+struct Record {
+    start: AtomicUsize,
+    end: AtomicUsize,
+    /// Address of the index of its unwind tables, or 0.
+    unwind: AtomicUsize,
+    image: Mutex<Weak<Image>>,
+}
+
+/// What the unwinder wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unwindable {
+    /// First address of the image.
+    pub(crate) start: usize,
+    /// Where it ends.
+    pub(crate) end: usize,
+    /// The index of its unwind tables, as in its `PT_GNU_EH_FRAME` segment.
+    pub(crate) index: usize,
+}
+
+/// Address space that many images share. Two regions of the same length lie one behind the other, and an image has the
+/// same offsets in both.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    start: usize,
+    region: usize,
+    /// One for each [`GRANULE`] of a region.
+    members: Box<[AtomicPtr<Record>]>,
+}
+
+/// Images in a crowd begin and end at multiples of this many bytes.
+pub(crate) const GRANULE: usize = 256;
+
+/// Dropped, the image is not known by its addresses any more.
+pub(crate) struct Entry {
+    record: &'static Record,
+    place: Within,
+}
+
+enum Within {
+    /// Pages of its own.
+    Pages(Range<usize>),
+    /// A range of offsets in a crowd.
+    Crowd(&'static Crowd, Range<usize>),
+}
+
+impl Entry {
+    /// Makes an image known that has the pages of `range` for itself.
+    pub(crate) fn of_pages(range: Range<usize>, unwind: Option<usize>, image: Weak<Image>) -> Self {
+        let record = record(range.clone(), unwind, image);
+        set(&range, std::ptr::from_ref(record) as usize);
+        Self { record, place: Within::Pages(range) }
+    }
+
+    /// Makes an image known that has the offsets of `within` in a crowd. `range` is what it occupies.
+    pub(crate) fn in_crowd(
+        crowd: &'static Crowd,
+        within: Range<usize>,
+        range: Range<usize>,
+        unwind: Option<usize>,
+        image: Weak<Image>,
+    ) -> Self {
+        let record = record(range, unwind, image);
+        for member in crowd.members_of(&within) {
+            member.store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
+        }
+        Self { record, place: Within::Crowd(crowd, within) }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        match &self.place {
+            Within::Pages(range) => set(range, 0),
+            Within::Crowd(crowd, within) => {
+                for member in crowd.members_of(within) {
+                    member.store(std::ptr::null_mut(), Ordering::Release);
+                }
+            }
+        }
+        for word in [&self.record.start, &self.record.end, &self.record.unwind] {
+            word.store(0, Ordering::Relaxed);
+        }
+        *self.record.image.lock() = Weak::new();
+        UNUSED.lock().push(self.record);
+    }
+}
+
+impl Crowd {
+    /// Makes `2 * region` bytes from `start` a crowd, for the rest of the process.
+    pub(crate) fn new(start: usize, region: usize) -> &'static Self {
+        let mut members = Vec::new();
+        members.resize_with(region / GRANULE, AtomicPtr::default);
+        let crowd: &'static Self = Box::leak(Box::new(Self { start, region, members: members.into() }));
+        set(&(start..start + 2 * region), std::ptr::from_ref(crowd) as usize | CROWD);
+        crowd
+    }
+
+    fn members_of(&self, within: &Range<usize>) -> &[AtomicPtr<Record>] {
+        let range = within.start / GRANULE..within.end.div_ceil(GRANULE);
+        self.members.get(range).unwrap_or_default()
+    }
+
+    fn find(&self, address: usize) -> Option<&'static Record> {
+        let offset = (address - self.start) % self.region;
+        let record = self.members.get(offset / GRANULE)?.load(Ordering::Acquire);
+        // SAFETY: a record is never freed.
+        unsafe { record.as_ref() }
+    }
+}
+
+/// What unwinding needs at an address of code of an image.
+pub(crate) fn unwindable(address: usize) -> Option<Unwindable> {
+    let record = find(address)?;
+    let start = record.start.load(Ordering::Relaxed);
+    let end = record.end.load(Ordering::Relaxed);
+    let index = record.unwind.load(Ordering::Relaxed);
+    (index != 0 && (start..end).contains(&address)).then_some(Unwindable { start, end, index })
+}
+
+/// The image at an address, unless it is ending.
+#[allow(dead_code, reason = "what units are told about addresses comes next")]
+pub(crate) fn image_at(address: usize) -> Option<Arc<Image>> {
+    let image = find(address)?.image.lock().upgrade()?;
+    // The record may have been used again meanwhile.
+    image.range().contains(&address).then_some(image)
+}
+
+fn record(range: Range<usize>, unwind: Option<usize>, image: Weak<Image>) -> &'static Record {
+    let record = UNUSED.lock().pop().unwrap_or_else(|| Box::leak(Box::default()));
+    record.start.store(range.start, Ordering::Relaxed);
+    record.end.store(range.end, Ordering::Relaxed);
+    record.unwind.store(unwind.unwrap_or(0), Ordering::Relaxed);
+    *record.image.lock() = image;
+    record
+}
+
+fn find(address: usize) -> Option<&'static Record> {
+    let page = address >> PAGE_BITS;
+    let root = ROOT.get(page >> (MIDDLE_BITS + LEAF_BITS))?;
+    // SAFETY: nodes are never freed.
+    let middle = unsafe { root.load(Ordering::Acquire).as_ref() }?;
+    // SAFETY: as above.
+    let leaf = unsafe { middle[(page >> LEAF_BITS) % middle.len()].load(Ordering::Acquire).as_ref() }?;
+    let entry = leaf[page % leaf.len()].load(Ordering::Acquire);
+    if entry & CROWD != 0 {
+        // SAFETY: entries with this mark point to crowds, which are never freed.
+        return unsafe { &*((entry & !CROWD) as *const Crowd) }.find(address);
+    }
+    // SAFETY: other entries are null or point to records, which are never freed.
+    unsafe { (entry as *const Record).as_ref() }
+}
+
+/// Enters `entry` for all pages of `range`.
+fn set(range: &Range<usize>, entry: usize) {
+    let last = range.end.div_ceil(PAGE);
+    let mut page = range.start >> PAGE_BITS;
+    while page < last {
+        let Some(root) = ROOT.get(page >> (MIDDLE_BITS + LEAF_BITS)) else { return };
+        let middle = child(root);
+        let leaf = child(&middle[(page >> LEAF_BITS) % middle.len()]);
+        let from = page % leaf.len();
+        let to = leaf.len().min(from + (last - page));
+        for place in &leaf[from..to] {
+            place.store(entry, Ordering::Release);
+        }
+        page += to - from;
+    }
+}
+
+/// The node that `parent` points to, made if there is none.
+fn child<T>(parent: &AtomicPtr<T>) -> &'static T {
+    let known = parent.load(Ordering::Acquire);
+    let node = if known.is_null() {
+        let layout = std::alloc::Layout::new::<T>();
+        // SAFETY: the layout is not empty.
+        let fresh = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<T>();
+        if fresh.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        match parent.compare_exchange(known, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => fresh,
+            Err(other) => {
+                // SAFETY: allocated above, and nobody has seen it.
+                unsafe { std::alloc::dealloc(fresh.cast(), layout) };
+                other
+            }
+        }
+    } else {
+        known
+    };
+    // SAFETY: nodes are arrays of null pointers and zeros at first, for which all-zero bytes are valid, and are never
+    // freed.
+    unsafe { &*node }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // High up where nothing is mapped by anybody.
+    const SOMEWHERE: usize = 0x3000_0000_0000;
+
+    #[test]
+    fn addresses_lead_to_their_image_until_it_goes() {
+        // Over the border of two leaves.
+        let start = SOMEWHERE + (1 << (PAGE_BITS + LEAF_BITS)) - 2 * PAGE;
+        let range = start..start + 5 * PAGE;
+        let expected = Some(Unwindable { start, end: range.end, index: 77 });
+        let entry = Entry::of_pages(range.clone(), Some(77), Weak::new());
+        for address in [start, start + 1, start + 2 * PAGE, range.end - 1] {
+            assert_eq!(unwindable(address), expected);
+        }
+        assert_eq!(unwindable(start - 1), None);
+        assert_eq!(unwindable(range.end), None);
+        assert_eq!(unwindable(usize::MAX), None);
+        drop(entry);
+        assert_eq!(unwindable(start), None);
+    }
+
+    #[test]
+    fn a_page_may_have_many_images() {
+        let start = SOMEWHERE + (1 << 40);
+        let region = 1 << 20;
+        let crowd = Crowd::new(start, region);
+        let entries: Vec<_> = (0..8)
+            .map(|number| {
+                let within = number * 512..number * 512 + 300;
+                let range = start + within.start..start + region + within.end;
+                Entry::in_crowd(crowd, within, range, Some(number + 1), Weak::new())
+            })
+            .collect();
+        for number in 0..8 {
+            let at = start + number * 512;
+            for address in [at, at + 299, at + region + 299] {
+                assert_eq!(unwindable(address).map(|found| found.index), Some(number + 1));
+            }
+        }
+        drop(entries);
+        assert_eq!(unwindable(start), None);
+    }
+}
