@@ -11,6 +11,8 @@ mod lld;
 mod memory;
 mod own_object;
 mod reduce;
+mod seal;
+mod shape;
 mod stub;
 
 pub(crate) use archive::check_archive;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
+use crate::image::note;
 use crate::{Image, ImageSource, LoadError, Loader, LoaderOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,19 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The note, with the symbol that goes with it.
-const NOTE: &str = r#"
-.section .note.hotbed,"a",@note
-.p2align 2
-.globl __dso_handle
-.hidden __dso_handle
-__dso_handle:
-.long 7, 40, 1
-.asciz "Hotbed"
-.byte 0
-.long 1, 0
-.zero 32
-.section .note.GNU-stack,"",@progbits
-"#;
+fn note_source() -> String {
+    let bytes: Vec<String> = note::note_bytes().iter().map(u8::to_string).collect();
+    format!(
+        ".section {section},\"a\",@note\n.p2align 2\n.globl {handle}\n.hidden {handle}\n{handle}:\n.byte {bytes}\n\
+         .section .note.GNU-stack,\"\",@progbits\n",
+        section = note::NOTE_SECTION,
+        handle = note::DSO_HANDLE,
+        bytes = bytes.join(","),
+    )
+}
 
 /// A folder that goes away with the test.
 pub(crate) struct Folder(PathBuf);
@@ -42,7 +40,7 @@ impl Folder {
     /// Compiles `source` into the image `name`; the language follows from the suffix of `name`.
     pub(crate) fn image(&self, name: &str, source: &str, flags: &[&str]) -> PathBuf {
         let note = self.0.join("note.s");
-        std::fs::write(&note, NOTE).unwrap();
+        std::fs::write(&note, note_source()).unwrap();
         let mut all = vec![
             "-nostartfiles",
             "-Wl,-Bsymbolic-non-weak",

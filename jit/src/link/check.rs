@@ -17,10 +17,23 @@ pub(crate) struct ObjectFacts {
     pub(crate) cpp: bool,
     /// Symbols that it leaves undefined, without a version.
     pub(crate) undefined: Vec<Vec<u8>>,
+    /// Hashes of the names of those that it defines for others.
+    pub(crate) defined: Vec<u32>,
+    /// Bytes that its sections take in memory, and its common variables.
+    pub(crate) allocated: u64,
+    /// The largest alignment of those.
+    pub(crate) alignment: u64,
     /// `thread_local` variables it defines.
     pub(crate) thread_locals: Vec<Vec<u8>>,
     /// `thread_local` variables that it reaches by the initial-exec model.
     pub(crate) initial_exec: Vec<Vec<u8>>,
+}
+
+impl ObjectFacts {
+    fn take_room(&mut self, size: u64, alignment: u64) {
+        self.allocated = self.allocated.saturating_add(size);
+        self.alignment = self.alignment.max(alignment);
+    }
 }
 
 /// Largest alignment of a section in memory.
@@ -67,14 +80,14 @@ pub(crate) fn check_object(bytes: &[u8]) -> Finding<ObjectFacts> {
     if sections.is_empty() {
         return Err("has no sections".into());
     }
-    check_sections(&sections, bytes)?;
     let mut facts = ObjectFacts::default();
+    check_sections(&sections, bytes, &mut facts)?;
     check_symbols(&sections, bytes, &mut facts)?;
     check_relocations(&sections, bytes, &mut facts)?;
     Ok(facts)
 }
 
-fn check_sections(sections: &Sections<'_>, bytes: &[u8]) -> Finding<()> {
+fn check_sections(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts) -> Finding<()> {
     let count = sections.len();
     for (index, section) in sections.iter().enumerate().skip(1) {
         let name = sections.section_name(LE, section).map_err(|_| {
@@ -101,6 +114,9 @@ fn check_sections(sections: &Sections<'_>, bytes: &[u8]) -> Finding<()> {
         }
         if size > if in_memory { MAX_SIZE } else { MAX_FILE_SIZE } {
             return Err(format!("has section {} with the size {size}", shown()));
+        }
+        if in_memory {
+            facts.take_room(size, alignment);
         }
         if section.sh_link.get(LE) as usize >= count {
             return Err(format!("has section {} linked to a section that does not exist", shown()));
@@ -244,6 +260,7 @@ fn check_symbols(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts)
             {
                 return Err(format!("has the common symbol '{}' with a damaged size or alignment", shown()));
             }
+            facts.take_room(symbol.st_size.get(LE), alignment);
         }
         match kind {
             elf::STT_FUNC | elf::STT_GNU_IFUNC if !undefined => facts.functions += 1,
@@ -253,6 +270,8 @@ fn check_symbols(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts)
         facts.cpp |= undefined && is_cpp_runtime(name);
         if undefined && binding != elf::STB_LOCAL {
             facts.undefined.push(name.split(|&b| b == b'@').next().unwrap_or_default().to_vec());
+        } else if binding != elf::STB_LOCAL {
+            facts.defined.push(elf::gnu_hash(name));
         }
     }
     Ok(())

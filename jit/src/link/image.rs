@@ -7,14 +7,14 @@ use super::lld;
 use super::memory::MemoryFiles;
 use super::own_object::own_object;
 use super::reduce::{Piece, reduce};
+use super::seal::seal;
+use super::shape::{Shape, is_foreign_archive, is_small, most_imports};
 use crate::frontend::Place;
 use hotbed_loader::boundary::{Failure, FailureKind};
-use hotbed_loader::image::note::{self, Metadata};
+use hotbed_loader::image::note::Metadata;
 use hotbed_loader::sys::files::contents;
 use std::borrow::Cow;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// A piece of the linker's part of the command line.
@@ -127,7 +127,7 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
             pieces.push(LinePiece::Flag("-Wl,--no-whole-archive".to_owned()));
         }
     }
-    let own = own_object(wishes.metadata).map_err(|error| {
+    let own = own_object(wishes.metadata, most_imports(facts(inputs))).map_err(|error| {
         Failure::new(FailureKind::Internal, format!("cannot link {}: {error}", wishes.unit))
     })?;
     let own_path = files.add(&own, "the note of the image").map_err(internal("no memory for the note"))?;
@@ -153,8 +153,13 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         },
         wishes.place,
     )?;
+    let libraries = line.settled.arguments.iter().filter_map(|(_, found)| found.as_deref());
+    let small = plain
+        && facts(inputs).all(|(_, archive)| !archive)
+        && is_small(facts(inputs).map(|(facts, _)| facts))
+        && !libraries.into_iter().any(is_foreign_archive);
     let mut read = Vec::new();
-    let mut arguments: Vec<String> = Vec::new();
+    let mut arguments = Shape::new(wishes.metadata, small).arguments();
     match plain.then(|| reduce(&line.settled, undefined.into_iter())).flatten() {
         Some(reduced) => {
             for piece in reduced.pieces {
@@ -213,6 +218,16 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     })
 }
 
+/// What the checks of objects and archives found, and which are archives.
+fn facts<'a>(inputs: &'a [LinkInput<'_>]) -> impl Iterator<Item = (&'a ObjectFacts, bool)> + Clone {
+    inputs.iter().filter_map(|input| match input {
+        LinkInput::Flag(_) => None,
+        LinkInput::File { facts, archive, .. } | LinkInput::Bytes { facts, archive, .. } => {
+            Some((facts, *archive))
+        }
+    })
+}
+
 /// The initial-exec model wants a place in the static thread-local block, which a loaded image does not get.
 fn check_thread_locals(inputs: &[LinkInput<'_>], unit: &str) -> Result<(), Failure> {
     let all: Vec<(&str, &ObjectFacts)> = inputs
@@ -238,13 +253,6 @@ fn check_thread_locals(inputs: &[LinkInput<'_>], unit: &str) -> Result<(), Failu
         }
     }
     Ok(())
-}
-
-fn seal(image: &File) -> std::io::Result<()> {
-    let mut bytes = contents(image.as_fd())?;
-    let before = note::checksum_range(&bytes).map_err(std::io::Error::other)?;
-    note::seal(&mut bytes).map_err(std::io::Error::other)?;
-    image.write_all_at(&bytes[before.clone()], before.start as u64)
 }
 
 fn shown(arguments: &[String], names: &[(String, String)]) -> String {

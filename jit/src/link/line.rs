@@ -6,7 +6,7 @@ use crate::shim::JobKind;
 use hotbed_loader::boundary::{Failure, FailureKind};
 use std::path::PathBuf;
 
-/// A line for lld and the places where the driver and the linker look in vain.
+/// A line for lld, and the places where the driver and the linker look in vain.
 pub(crate) struct Line {
     /// lld's arguments, with the libraries found.
     pub(crate) settled: Settled,
@@ -94,9 +94,9 @@ fn implied(wishes: &Wishes<'_>) -> Vec<String> {
         // Relative relocations in a few hundred bytes.
         "-z",
         "pack-relative-relocs",
-        // Everything is bound before the first call: one dense table of imports, read-only afterwards.
+        // One dense table of imported functions that the loader may fill as they are called.
         "-z",
-        "now",
+        "lazy",
         "--build-id=fast",
         "--color-diagnostics=never",
         "-soname",

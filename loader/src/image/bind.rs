@@ -98,7 +98,9 @@ impl Resolver<'_> {
         let symbols = &self.mapped.symbols;
         let symbol = symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
         let slot = if !symbol.is_defined() {
-            self.undefined(index, symbol, Name::new(text_of(symbols, symbol)?))
+            let bytes = text_of(symbols, symbol)?;
+            let name = symbols.hash_of(index).map_or_else(|| Name::new(bytes), |hash| Name { bytes, hash });
+            self.undefined(index, symbol, name)
         } else if self.is_nobody_elses(index, symbol) {
             decisions::set(&mut self.plan.own, index);
             Slot::Known(self.own(symbol)?.value)

@@ -70,9 +70,10 @@ impl Dynamic {
         let (mut needed_versions, mut defined_versions) = ((None, 0), (None, 0));
         for [tag, value] in words.as_chunks::<2>().0 {
             let value = *value;
-            // No file is that large, and no library is loaded that low.
-            let address = if place.base != 0 && value as usize >= place.base {
-                value - place.base as u64
+            // Whoever relocates the section does not always relocate all of it. A file may be linked at any address, so
+            // what says it is that the file has nothing there.
+            let address = if place.settled && place.segment(value, 0).is_none() {
+                value.wrapping_sub(place.base as u64)
             } else {
                 value
             };

@@ -51,8 +51,10 @@ pub(crate) struct Headers {
     pub(crate) notes: Vec<Range>,
 }
 
-/// Largest image in memory; far above anything sensible, far below where sums of addresses overflow.
+/// Largest image in memory; far above anything sensible.
 const LARGEST: u64 = 1 << 40;
+/// Where the addresses end that a program can have; far below where sums of them overflow.
+const HIGHEST: u64 = 1 << 47;
 
 /// Reads the headers from the first bytes of a file of `file_size` bytes.
 pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError> {
@@ -134,10 +136,14 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
 
 fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageError> {
     let first = segments.first().ok_or(ImageError::Damaged("it has no loadable segment"))?;
+    if first.address > HIGHEST {
+        return Err(ImageError::Damaged("the address of its first segment"));
+    }
     let mut end = page_down(first.address as usize);
     for segment in segments {
         let Segment { address, size, offset, file_size: in_file, access } = *segment;
-        if address > LARGEST || size > LARGEST || in_file > size {
+        // Those in the wrong order are found below.
+        if address.saturating_sub(first.address) > LARGEST || size > LARGEST || in_file > size {
             return Err(ImageError::Damaged("the size of a segment"));
         }
         if offset.checked_add(in_file).is_none_or(|end| end > file_size) {

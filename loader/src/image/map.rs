@@ -3,7 +3,7 @@
 use super::ImageError;
 use super::dynamic::Dynamic;
 use super::headers::{self, HEADER_BYTES, Headers, Range};
-use super::note::{FORMAT_VERSION, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE};
+use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE};
 use super::place::{Place, Segment};
 use super::symbols::Symbols;
 use crate::sys::files::{memory_file, open_regular};
@@ -73,6 +73,8 @@ pub(crate) struct Mapped {
     pub(crate) place: Place,
     /// Address of the note: the image's handle.
     pub(crate) handle: usize,
+    /// What the note said.
+    pub(crate) layout: Layout,
     /// The name it was mapped from.
     pub(crate) path: Option<PathBuf>,
     /// The memory itself.
@@ -123,12 +125,13 @@ fn map_file(file: BorrowedFd<'_>, size: u64, path: Option<PathBuf>) -> Result<Ma
     }
 
     let place = Place { base, segments: headers.segments.clone(), settled: false };
-    let (dynamic, symbols, handle);
+    let (dynamic, mut symbols, handle, layout);
     // SAFETY: mapped as the segments say, and `Mapped` keeps the mapping as long as the symbols.
     unsafe {
-        handle = find_note(&place, &headers.notes)?;
+        (handle, layout) = find_note(&place, &headers.notes)?;
         dynamic = Dynamic::read(&place, headers.dynamic)?;
         symbols = Symbols::new(&place, &dynamic)?;
+        symbols.set_hashes(&place, layout.hashes)?;
     }
     if dynamic.text_relocations {
         return Err(ImageError::Unsupported("it has text relocations: recompile with -fPIC".into()).into());
@@ -141,7 +144,7 @@ fn map_file(file: BorrowedFd<'_>, size: u64, path: Option<PathBuf>) -> Result<Ma
     {
         return Err(ImageError::Truncated("the thread-local segment").into());
     }
-    Ok(Mapped { headers, dynamic, symbols, place, handle, path, mapping })
+    Ok(Mapped { headers, dynamic, symbols, place, handle, layout, path, mapping })
 }
 
 /// Makes the memory of one segment: its contents from the file, unless they are mapped already, then zeros. Gives
@@ -182,11 +185,11 @@ fn fill(
     Ok(filled)
 }
 
-/// The address of our note.
+/// The address of our note, and what it says.
 ///
 /// # Safety
 /// As for [`Place::table`].
-unsafe fn find_note(place: &Place, notes: &[Range]) -> Result<usize, ImageError> {
+unsafe fn find_note(place: &Place, notes: &[Range]) -> Result<(usize, Layout), ImageError> {
     for range in notes {
         // SAFETY: the caller's promise.
         let Some(bytes) = (unsafe { place.table::<u8>(range.address, range.size as usize) }) else {
@@ -211,7 +214,9 @@ unsafe fn find_note(place: &Place, notes: &[Range]) -> Result<usize, ImageError>
                 if size != NOTE_DESCRIPTION {
                     return Err(ImageError::Damaged("its note has the wrong size"));
                 }
-                return Ok(place.at(range.address) + at);
+                let description = bytes.get(description..).and_then(|rest| rest.first_chunk());
+                let description = description.ok_or(ImageError::Truncated("its note"))?;
+                return Ok((place.at(range.address) + at, Layout::decode(description)));
             }
             at = description + size.next_multiple_of(4);
         }

@@ -8,15 +8,35 @@
 //!   | offset | size | contents                                           |
 //!   |--------|------|----------------------------------------------------|
 //!   | 0      | 4    | size of the name, 7                                |
-//!   | 4      | 4    | size of the description, 40                        |
+//!   | 4      | 4    | size of the description, 72                        |
 //!   | 8      | 4    | type, 1                                            |
 //!   | 12     | 8    | name, `Hotbed\0`, padded with one zero byte        |
 //!   | 20     | 4    | [`FORMAT_VERSION`], little-endian                  |
-//!   | 24     | 4    | flags, none yet, zero                              |
+//!   | 24     | 4    | flags                                              |
 //!   | 28     | 32   | checksum                                           |
+//!   | 60     | 8    | address of the hashes of the imports' names        |
+//!   | 68     | 4    | how many there are                                 |
+//!   | 72     | 4    | stride of an image for arenas, otherwise zero      |
+//!   | 76     | 8    | address of the unwind tables, zero if not known    |
+//!   | 84     | 8    | size of the unwind tables in bytes                 |
 //!
-//!   The checksum is BLAKE3 over the whole file with these 32 bytes taken as zero.
-//! - **a hidden symbol** [`DSO_HANDLE`] at the start of that section: the address by which the C and C++ run-time
+//!   The checksum is BLAKE3 over the whole file with these 32 bytes taken as zero. Addresses are those of the file, before
+//!   relocation. Everything from offset 60 on, and the flags, is [`Layout`]: it can be had from the rest of the file as
+//!   well, but not without further looks at it.
+//!
+//!   | flag | meaning                                                                                        |
+//!   |------|------------------------------------------------------------------------------------------------|
+//!   | 1    | at the address that the program headers give, no relative relocation has anything to do         |
+//!   | 2    | functions of the image itself have to be called in order to relocate it (`R_X86_64_IRELATIVE`)   |
+//!
+//!   **The shape for arenas**: an image with a stride has two loadable segments and no `PT_GNU_RELRO`. The first may be read
+//!   and executed, the second read and written, and the second lies as far behind the first in memory as in the file,
+//!   plus the stride; no section wants an alignment above [`ARENA_ALIGNMENT`]. So images of one stride may be copied side
+//!   by side, each at any multiple of that alignment, into two regions of stride bytes, one behind the other.
+//! - **hashes of the imports' names** in the allocated section `.hotbed.hashes` (alignment 4): a `u32` each, that of GNU's hash
+//!   tables, for the symbols 1, 2, 3 ... of the dynamic symbol table, where lld puts what is undefined first. The room is
+//!   reserved before the link; symbols behind its end have no hash here.
+//! - **a hidden symbol** [`DSO_HANDLE`] at the start of the note's section: the address by which the C and C++ run-time
 //!   libraries know the image. It is not in the dynamic symbol table, so the loader works it out: load address plus
 //!   the virtual address of the note.
 //! - **metadata** in the section `.hotbed` (`SHT_PROGBITS`, not allocated): a [`Metadata`] in the encoding of
@@ -27,13 +47,19 @@ use crate::codec::{CodecError, Reader, Writer};
 use object::Endianness;
 use object::elf::{FileHeader64, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
+use std::num::NonZeroU32;
+use std::ops::Range;
 
 /// Version of the format; an image of another version is refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Section of the note.
 pub const NOTE_SECTION: &str = ".note.hotbed";
 /// Section of the metadata.
 pub const METADATA_SECTION: &str = ".hotbed";
+/// Section of the hashes of the imports' names.
+pub const HASHES_SECTION: &str = ".hotbed.hashes";
+/// Largest alignment in bytes of what is in an image for arenas.
+pub const ARENA_ALIGNMENT: u64 = 64;
 /// Hidden symbol at the start of [`NOTE_SECTION`].
 pub const DSO_HANDLE: &str = "__dso_handle";
 
@@ -42,8 +68,60 @@ pub(crate) const NOTE_NAME: &[u8; 7] = b"Hotbed\0";
 /// Type of the note.
 pub(crate) const NOTE_TYPE: u32 = 1;
 /// Bytes of the note's description.
-pub(crate) const NOTE_DESCRIPTION: usize = 40;
+pub(crate) const NOTE_DESCRIPTION: usize = 72;
+const FLAGS_AT: usize = 4;
 const CHECKSUM_AT: usize = 8;
+const LAYOUT_AT: usize = 40;
+
+const RELOCATED: u32 = 1;
+const RESOLVERS: u32 = 2;
+
+/// What the note says about the rest of the file, so that a loader need not look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Mapped at the addresses that its program headers give, the image needs no relative relocation.
+    pub relocated: bool,
+    /// Functions of the image have to be called in order to relocate it.
+    pub resolvers: bool,
+    /// Address of the hashes of the names of the symbols from number 1 on, and how many there are.
+    pub hashes: (u64, u32),
+    /// The image has the shape for arenas: bytes of addresses that its second segment lies further behind the first than
+    /// in the file.
+    pub stride: Option<NonZeroU32>,
+    /// Address and size in bytes of `.eh_frame`, which ends with a record of length zero.
+    pub frames: Option<(u64, u64)>,
+}
+
+impl Layout {
+    fn encode(&self) -> (u32, [u8; NOTE_DESCRIPTION - LAYOUT_AT]) {
+        // Taken apart, so that a new field cannot be forgotten here.
+        let Self { relocated, resolvers, hashes: (hashes, count), stride, frames } = *self;
+        let flags = if relocated { RELOCATED } else { 0 } | if resolvers { RESOLVERS } else { 0 };
+        let (frames, size) = frames.unwrap_or_default();
+        let mut bytes = [0; NOTE_DESCRIPTION - LAYOUT_AT];
+        bytes[..8].copy_from_slice(&hashes.to_le_bytes());
+        bytes[8..12].copy_from_slice(&count.to_le_bytes());
+        bytes[12..16].copy_from_slice(&stride.map_or(0, NonZeroU32::get).to_le_bytes());
+        bytes[16..24].copy_from_slice(&frames.to_le_bytes());
+        bytes[24..].copy_from_slice(&size.to_le_bytes());
+        (flags, bytes)
+    }
+
+    /// Reads it from the description of a note of this format version.
+    pub(crate) fn decode(description: &[u8; NOTE_DESCRIPTION]) -> Self {
+        let half = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| description[at + byte]));
+        let word = |at: usize| u64::from(half(at)) | u64::from(half(at + 4)) << 32;
+        let flags = half(FLAGS_AT);
+        let frames = (word(LAYOUT_AT + 16), word(LAYOUT_AT + 24));
+        Self {
+            relocated: flags & RELOCATED != 0,
+            resolvers: flags & RESOLVERS != 0,
+            hashes: (word(LAYOUT_AT), half(LAYOUT_AT + 8)),
+            stride: NonZeroU32::new(half(LAYOUT_AT + 12)),
+            frames: (frames.0 != 0).then_some(frames),
+        }
+    }
+}
 
 /// What an image says about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,7 +178,7 @@ impl Metadata {
     }
 }
 
-/// The contents of [`NOTE_SECTION`], with a checksum of zeros.
+/// The contents of [`NOTE_SECTION`], with a checksum of zeros and nothing said about the layout.
 pub fn note_bytes() -> Vec<u8> {
     let mut bytes = Vec::with_capacity(20 + NOTE_DESCRIPTION);
     bytes.extend_from_slice(&(NOTE_NAME.len() as u32).to_le_bytes());
@@ -111,6 +189,27 @@ pub fn note_bytes() -> Vec<u8> {
     bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes.resize(20 + NOTE_DESCRIPTION, 0);
     bytes
+}
+
+/// Enters `layout` in the note of the image in `file`, which has to be sealed afterwards.
+///
+/// # Errors
+/// When there is no note of this format version in it.
+pub fn set_layout(file: &mut [u8], layout: &Layout) -> Result<(), ImageError> {
+    let at = description_range(file)?.start;
+    let (flags, bytes) = layout.encode();
+    file[at + FLAGS_AT..at + CHECKSUM_AT].copy_from_slice(&flags.to_le_bytes());
+    file[at + LAYOUT_AT..at + NOTE_DESCRIPTION].copy_from_slice(&bytes);
+    Ok(())
+}
+
+/// What the note of the image in `file` says about its layout.
+///
+/// # Errors
+/// The reason why it is no image.
+pub fn layout(file: &[u8]) -> Result<Layout, ImageError> {
+    let description = file[description_range(file)?].first_chunk();
+    Ok(Layout::decode(description.ok_or(ImageError::Damaged("its note has the wrong size"))?))
 }
 
 /// Computes the checksum of the image in `file`, writes it into its note and returns it.
@@ -132,15 +231,6 @@ pub fn verify(file: &[u8]) -> Result<[u8; 32], ImageError> {
     let at = checksum_offset(file)?;
     let checksum = compute(file, at);
     if checksum == file[at..at + 32] { Ok(checksum) } else { Err(ImageError::Checksum) }
-}
-
-/// Where in `file` the checksum stands.
-///
-/// # Errors
-/// The reason why it is no image.
-pub fn checksum_range(file: &[u8]) -> Result<std::ops::Range<usize>, ImageError> {
-    let at = checksum_offset(file)?;
-    Ok(at..at + 32)
 }
 
 /// The checksum that stands in the note of `file`, unchecked.
@@ -192,8 +282,15 @@ fn header(file: &[u8]) -> Result<&FileHeader64<Endianness>, ImageError> {
     Ok(header)
 }
 
-/// Where in `file` the checksum of the note lies; the 32 bytes are inside.
 fn checksum_offset(file: &[u8]) -> Result<usize, ImageError> {
+    Ok(description_range(file)?.start + CHECKSUM_AT)
+}
+
+/// Where in `file` the description of the note lies: [`NOTE_DESCRIPTION`] bytes, all inside.
+///
+/// # Errors
+/// The reason why it is no image.
+pub fn description_range(file: &[u8]) -> Result<Range<usize>, ImageError> {
     let header = header(file)?;
     let endian = Endianness::Little;
     let kind = header.e_type.get(endian);
@@ -229,7 +326,7 @@ fn checksum_offset(file: &[u8]) -> Result<usize, ImageError> {
             }
             // The description is a slice of the file.
             let start = description.as_ptr() as usize - file.as_ptr() as usize;
-            return Ok(start + CHECKSUM_AT);
+            return Ok(start..start + NOTE_DESCRIPTION);
         }
     }
     Err(ImageError::NoNote)
@@ -289,11 +386,34 @@ mod tests {
         assert_eq!(verify(&file), Err(ImageError::WrongType(1)));
         let mut file = smallest();
         file[140] = 9;
-        assert_eq!(verify(&file), Err(ImageError::Format { found: 9, expected: 1 }));
+        assert_eq!(verify(&file), Err(ImageError::Format { found: 9, expected: FORMAT_VERSION }));
         let mut file = smallest();
         file[132] = b'X';
         assert_eq!(verify(&file), Err(ImageError::NoNote));
         assert_eq!(metadata(&smallest()), Err(ImageError::NoMetadata));
+    }
+
+    #[test]
+    fn a_layout_survives_and_is_under_the_checksum() {
+        let mut file = smallest();
+        assert_eq!(layout(&file), Ok(Layout::default()));
+        let said = Layout {
+            relocated: true,
+            resolvers: true,
+            hashes: (0x2000_0000_1238, 77),
+            stride: NonZeroU32::new(1 << 20),
+            frames: Some((0x2000_0000_4568, 1 << 33)),
+        };
+        let before = seal(&mut file).unwrap();
+        set_layout(&mut file, &said).unwrap();
+        assert_eq!(layout(&file), Ok(said));
+        assert_eq!(verify(&file), Err(ImageError::Checksum));
+        assert_ne!(seal(&mut file), Ok(before));
+        assert_eq!(layout(&file), Ok(said), "sealing keeps it");
+        for one in [Layout { relocated: true, ..Layout::default() }, Layout { resolvers: true, ..said }] {
+            set_layout(&mut file, &one).unwrap();
+            assert_eq!(layout(&file), Ok(one));
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Symbols {
     numbers: Option<&'static [u16]>,
     needed: Versions,
     defined: Versions,
+    /// Of the names of the symbols from 1 on; an image of ours has them.
+    hashes: &'static [u32],
 }
 
 #[derive(Debug)]
@@ -132,7 +134,33 @@ impl Symbols {
             unsafe { defined.add_defined(place, strings, address, count) }
                 .ok_or(outside("a defined version"))?;
         }
-        Ok(Self { symbols, strings, hash, numbers, needed, defined })
+        Ok(Self { symbols, strings, hash, numbers, needed, defined, hashes: &[] })
+    }
+
+    /// Takes over the hashes that an image has for its imports' names: their address and how many they are.
+    ///
+    /// # Errors
+    /// When they lie outside of the image.
+    ///
+    /// # Safety
+    /// As for [`Symbols::new`].
+    pub(crate) unsafe fn set_hashes(
+        &mut self,
+        place: &Place,
+        (address, count): (u64, u32),
+    ) -> Result<(), ImageError> {
+        if count > 0 {
+            // SAFETY: the caller's promise.
+            self.hashes = unsafe { place.table(address, count as usize) }
+                .ok_or(ImageError::Truncated("the hashes of its imports"))?;
+        }
+        Ok(())
+    }
+
+    /// The hash of the name of symbol `index`, where the image says it: as [`Name::new`] computes it.
+    #[inline]
+    pub(crate) fn hash_of(&self, index: u32) -> Option<u32> {
+        self.hashes.get(index.checked_sub(1)? as usize).copied()
     }
 
     /// The symbol with that index.

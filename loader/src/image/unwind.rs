@@ -8,6 +8,7 @@
 mod hook;
 
 use super::ImageError;
+use super::headers::Range;
 use super::map::Mapped;
 use crate::sys::unwind::Registration;
 
@@ -33,14 +34,10 @@ pub(super) unsafe fn register(mapped: &Mapped) -> Result<Option<Registration>, I
     if hook::holds() {
         return Ok(None);
     }
-    // SAFETY: the image is mapped as its segments say.
-    let header = unsafe { mapped.place.table::<u8>(index.address, 8) }
-        .ok_or(ImageError::Truncated("the index of its unwind tables"))?;
-    if header[..2] != [1, PC_RELATIVE_4] {
-        return Err(ImageError::Unsupported("the index of its unwind tables is of an unknown kind".into()));
-    }
-    let distance = i32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-    let section = (index.address + 4).wrapping_add_signed(distance.into());
+    let section = match mapped.layout.frames {
+        Some((address, _)) => address,
+        None => by_index(mapped, index)?,
+    };
     if section % 4 != 0
         || mapped.place.segment(section, 4).is_none_or(|segment| !segment.access.read || segment.access.write)
     {
@@ -49,4 +46,16 @@ pub(super) unsafe fn register(mapped: &Mapped) -> Result<Option<Registration>, I
     // SAFETY: it lies in read-only memory of the image; that it is well formed follows from the checksum, which says
     // that it is what lld wrote, with a zero at the end.
     Ok(unsafe { Registration::new(mapped.place.at(section)) })
+}
+
+/// Where the section is, as the index says.
+fn by_index(mapped: &Mapped, index: Range) -> Result<u64, ImageError> {
+    // SAFETY: the image is mapped as its segments say.
+    let header = unsafe { mapped.place.table::<u8>(index.address, 8) }
+        .ok_or(ImageError::Truncated("the index of its unwind tables"))?;
+    if header[..2] != [1, PC_RELATIVE_4] {
+        return Err(ImageError::Unsupported("the index of its unwind tables is of an unknown kind".into()));
+    }
+    let distance = i32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    Ok((index.address + 4).wrapping_add_signed(distance.into()))
 }

@@ -1,0 +1,143 @@
+//! The last step of a link: what is known only now is entered, then the checksum.
+
+use super::shape::STRIDE;
+use hotbed_loader::image::note::{self, ARENA_ALIGNMENT, HASHES_SECTION, Layout};
+use hotbed_loader::sys::files::contents;
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
+use object::{LittleEndian as LE, SymbolIndex};
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+type Sections<'a> = SectionTable<'a, FileHeader64<LE>>;
+
+/// Bytes from the beginning of an image for arenas to the end of its data, the stride not counted, at most.
+const ARENA_IMAGE: u64 = 64 << 10;
+
+/// Enters the hashes and the layout in the image, and seals it.
+///
+/// # Errors
+/// When the linker's output cannot be read or written, or has no note: a script of the user's may leave it out.
+pub(super) fn seal(image: &File) -> io::Result<()> {
+    let mut bytes = contents(image.as_fd())?;
+    let Survey { layout, hashes } =
+        survey(&bytes).ok_or_else(|| io::Error::other("the linker's output cannot be read"))?;
+    let mut changed = Vec::with_capacity(2);
+    if let Some((place, values)) = hashes {
+        let target = bytes.get_mut(place.clone()).unwrap_or_default();
+        for (word, value) in target.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+            *word = value.to_le_bytes();
+        }
+        changed.push(place);
+    }
+    note::set_layout(&mut bytes, &layout).map_err(io::Error::other)?;
+    note::seal(&mut bytes).map_err(io::Error::other)?;
+    changed.push(note::description_range(&bytes).map_err(io::Error::other)?);
+    changed.into_iter().try_for_each(|range| image.write_all_at(&bytes[range.clone()], range.start as u64))
+}
+
+/// What there is to be said about an image.
+struct Survey {
+    layout: Layout,
+    /// Where in the file hashes go, and which.
+    hashes: Option<(Range<usize>, Vec<u32>)>,
+}
+
+fn survey(bytes: &[u8]) -> Option<Survey> {
+    let header = FileHeader64::<LE>::parse(bytes).ok()?;
+    let segments = header.program_headers(LE, bytes).ok()?;
+    let sections = header.sections(LE, bytes).ok()?;
+    let mut layout = Layout { relocated: true, ..Layout::default() };
+    note_relocations(&sections, segments, bytes, &mut layout)?;
+    layout.frames = frames(&sections, bytes);
+    layout.stride = stride(&sections, segments);
+    let mut hashes = None;
+    if let Some((_, section)) = sections.section_by_name(LE, HASHES_SECTION.as_bytes()) {
+        let start = section.sh_offset.get(LE) as usize;
+        let room = section.sh_size.get(LE) as usize / 4;
+        let values = import_hashes(&sections, bytes, room)?;
+        layout.hashes = (section.sh_addr.get(LE), values.len() as u32);
+        hashes = Some((start..start + values.len() * 4, values));
+    }
+    Some(Survey { layout, hashes })
+}
+
+/// The hashes of the names of the symbols from 1 to the last undefined one, as many as there is room for.
+fn import_hashes(sections: &Sections<'_>, bytes: &[u8], room: usize) -> Option<Vec<u32>> {
+    let symbols = sections.symbols(LE, bytes, elf::SHT_DYNSYM).ok()?;
+    let undefined = |symbol: &elf::Sym64<LE>| symbol.st_shndx.get(LE) == elf::SHN_UNDEF;
+    let last = symbols.iter().rposition(undefined).unwrap_or(0);
+    let hash = |index| {
+        let symbol = symbols.symbol(SymbolIndex(index)).ok()?;
+        Some(elf::gnu_hash(symbols.symbol_name(LE, symbol).ok()?))
+    };
+    (1..=last.min(room)).map(hash).collect()
+}
+
+/// Whether there are relocations that need code to run, or relative ones that are not packed and whose place does not hold
+/// their value.
+fn note_relocations(
+    sections: &Sections<'_>,
+    segments: &[ProgramHeader64<LE>],
+    bytes: &[u8],
+    layout: &mut Layout,
+) -> Option<()> {
+    for section in sections.iter() {
+        let in_memory = section.sh_flags.get(LE).0 & elf::SHF_ALLOC.0 != 0;
+        if section.sh_type.get(LE) != elf::SHT_RELA || !in_memory {
+            continue;
+        }
+        for relocation in section.rela(LE, bytes).ok()??.0 {
+            match relocation.r_type(LE, false) {
+                elf::R_X86_64_IRELATIVE => layout.resolvers = true,
+                elf::R_X86_64_RELATIVE => {
+                    let place = relocation.r_offset.get(LE);
+                    let value = segments
+                        .iter()
+                        .find_map(|segment| segment.data_range(LE, bytes, place, 8).ok().flatten());
+                    let addend = relocation.r_addend.get(LE).to_le_bytes();
+                    layout.relocated &= value.is_some_and(|value| value == addend);
+                }
+                _ => {}
+            }
+        }
+    }
+    Some(())
+}
+
+/// Address and size of the unwind tables, if they end as a run-time library that is given their beginning expects it.
+fn frames(sections: &Sections<'_>, bytes: &[u8]) -> Option<(u64, u64)> {
+    let (_, section) = sections.section_by_name(LE, b".eh_frame")?;
+    let data = section.data(LE, bytes).ok()?;
+    let in_memory = section.sh_flags.get(LE).0 & elf::SHF_ALLOC.0 != 0;
+    let address = section.sh_addr.get(LE);
+    (in_memory && address != 0 && data.ends_with(&[0; 4])).then_some((address, data.len() as u64))
+}
+
+/// The stride, if the image has come out in the shape for arenas.
+fn stride(sections: &Sections<'_>, segments: &[ProgramHeader64<LE>]) -> Option<NonZeroU32> {
+    let loadable = |segment: &&ProgramHeader64<LE>| segment.p_type(LE) == elf::PT_LOAD;
+    let mut loadable = segments.iter().filter(loadable);
+    let (Some(code), Some(data), None) = (loadable.next(), loadable.next(), loadable.next()) else {
+        return None;
+    };
+    let access = [code, data].map(|segment| segment.p_flags(LE));
+    // What stands at offset zero in the file lies at this address, for each of them.
+    let origin = |segment: &ProgramHeader64<LE>| segment.p_vaddr(LE).wrapping_sub(segment.p_offset(LE));
+    let stride = origin(data).wrapping_sub(origin(code));
+    let relro = segments.iter().any(|segment| segment.p_type(LE) == elf::PT_GNU_RELRO);
+    let fits = access == [elf::PF_R | elf::PF_X, elf::PF_R | elf::PF_W]
+        && code.p_offset(LE) == 0
+        && code.p_filesz(LE) == code.p_memsz(LE)
+        && stride == u64::from(STRIDE)
+        && data.p_offset(LE).checked_add(data.p_memsz(LE))? <= ARENA_IMAGE
+        && !relro;
+    let aligned = sections.iter().all(|section| {
+        section.sh_flags.get(LE).0 & elf::SHF_ALLOC.0 == 0 || section.sh_addralign.get(LE) <= ARENA_ALIGNMENT
+    });
+    NonZeroU32::new(STRIDE).filter(|_| fits && aligned)
+}

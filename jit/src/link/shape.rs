@@ -1,0 +1,155 @@
+//! What shape an image gets: the address it is linked at, how its segments lie, how much room there is for hashes.
+//!
+//! Every image is linked at an address of its own, worked out from what identifies it. Mapped there, none of its relative
+//! relocations has anything to do. The range has room for 2^24 images and is far from where the system puts programs,
+//! libraries and heaps, so that it is nearly always free; where it is not, the image is mapped elsewhere and relocated.
+//!
+//! A small image has few pages but as many mappings as a large one, and those are what it costs. It is linked so that it
+//! can do without mappings of its own: see the shape for arenas in [`hotbed_loader::image::note`].
+
+use super::check::ObjectFacts;
+use hotbed_loader::image::note::{ARENA_ALIGNMENT, Metadata};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// Where the addresses of images begin.
+const LOWEST: u64 = 0x2000_0000_0000;
+/// Bytes of addresses from there.
+const RANGE: u64 = 1 << 40;
+/// What the address of an image is a multiple of.
+const STEP: u64 = 1 << 16;
+
+/// Bytes of addresses between code and data of an image for arenas, beside those between them in the file.
+pub(crate) const STRIDE: u32 = 1 << 20;
+/// Largest sum of the sections of the inputs, in bytes, for which an image gets the shape for arenas.
+const SMALL: u64 = 16 << 10;
+
+/// Symbols that the linker's own libraries may need beside those of the inputs.
+const SPARE: usize = 4;
+
+/// How an image is to be linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Address of its first segment.
+    pub(crate) base: u64,
+    /// It is to be fit for arenas.
+    pub(crate) arena: bool,
+}
+
+impl Shape {
+    /// The shape of an image. `small` is whether [`is_small`] holds for its inputs.
+    pub(crate) fn new(metadata: &Metadata, small: bool) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(metadata.unit.as_bytes());
+        for (_, input) in &metadata.inputs {
+            hasher.update(input);
+        }
+        let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+        let hash = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        // With pages of the stride's size, as the linker sees it, images begin at such a page.
+        let step = if small { u64::from(STRIDE) } else { STEP };
+        Self { base: LOWEST + hash % (RANGE / step) * step, arena: small }
+    }
+
+    /// The linker's arguments for it; the user's come later and win.
+    pub(crate) fn arguments(self) -> Vec<String> {
+        let mut arguments = vec![
+            format!("--image-base={:#x}", self.base),
+            // So that the few relative relocations that cannot be packed have nothing to do either.
+            "--apply-dynamic-relocs".to_owned(),
+        ];
+        if self.arena {
+            // Headers, tables, constants and code in one segment, all data in another, both of them dense in the file. Data
+            // go behind the code by the size of a page, which is thereby the stride.
+            arguments.extend(
+                ["--no-rosegment", "-z", "noseparate-code", "-z", "norelro", "-z"].map(str::to_owned),
+            );
+            arguments.push(format!("max-page-size={STRIDE:#x}"));
+        }
+        arguments
+    }
+}
+
+/// Whether objects are small enough for an arena and nothing in them is against it.
+pub(crate) fn is_small<'a>(objects: impl Iterator<Item = &'a ObjectFacts>) -> bool {
+    let mut sum = 0u64;
+    objects.into_iter().all(|facts| {
+        sum = sum.saturating_add(facts.allocated);
+        sum < SMALL && facts.alignment <= ARENA_ALIGNMENT
+    })
+}
+
+/// Whether an argument of the linker's line brings in an archive with code of unknown size.
+pub(crate) fn is_foreign_archive(found: &Path) -> bool {
+    let name = found.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".a") && name != "libgcc.a"
+}
+
+/// How many imports an image of these inputs can have at most, as long as libraries bring in none of their own.
+pub(crate) fn most_imports<'a>(inputs: impl Iterator<Item = (&'a ObjectFacts, bool)> + Clone) -> usize {
+    // Members of archives may stay out, and with them what they define.
+    let defined: HashSet<u32> = inputs
+        .clone()
+        .filter(|(_, archive)| !archive)
+        .flat_map(|(facts, _)| facts.defined.iter().copied())
+        .collect();
+    let undefined: HashSet<u32> = inputs
+        .flat_map(|(facts, _)| facts.undefined.iter().map(|name| object::elf::gnu_hash(name)))
+        .filter(|hash| !defined.contains(hash))
+        .collect();
+    undefined.len() + SPARE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(unit: &str, inputs: &[u8]) -> Metadata {
+        let inputs = inputs.iter().map(|&byte| (format!("{byte}.c"), [byte; 32])).collect();
+        Metadata { unit: unit.into(), inputs, ..Metadata::default() }
+    }
+
+    #[test]
+    fn the_address_follows_from_what_the_image_is() {
+        let one = Shape::new(&metadata("one", &[1, 2]), false);
+        assert_eq!(Shape::new(&metadata("one", &[1, 2]), false), one);
+        for (unit, inputs) in [("two", &[1, 2][..]), ("one", &[2, 1]), ("one", &[1])] {
+            assert_ne!(Shape::new(&metadata(unit, inputs), false).base, one.base, "{unit} {inputs:?}");
+        }
+        for (small, step) in [(false, STEP), (true, u64::from(STRIDE))] {
+            let bases: HashSet<u64> =
+                (0..200u8).map(|i| Shape::new(&metadata("u", &[i]), small).base).collect();
+            assert!(bases.len() > 190);
+            assert!(bases.iter().all(|base| (LOWEST..LOWEST + RANGE).contains(base) && base % step == 0));
+        }
+    }
+
+    #[test]
+    fn small_is_what_fits() {
+        let facts = |allocated, alignment| ObjectFacts { allocated, alignment, ..ObjectFacts::default() };
+        assert!(is_small([facts(8000, 16), facts(8000, 64)].iter()));
+        assert!(!is_small([facts(8000, 16), facts(8400, 16)].iter()));
+        assert!(!is_small([facts(u64::MAX, 16), facts(8000, 16)].iter()));
+        assert!(!is_small([facts(80, 128)].iter()));
+    }
+
+    #[test]
+    fn imports_are_what_no_object_defines() {
+        let names = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>();
+        let hashes =
+            |names: &[&str]| names.iter().map(|name| object::elf::gnu_hash(name.as_bytes())).collect();
+        let one = ObjectFacts {
+            undefined: names(&["puts", "two", "three"]),
+            defined: hashes(&["one"]),
+            ..ObjectFacts::default()
+        };
+        let two = ObjectFacts {
+            undefined: names(&["one", "puts"]),
+            defined: hashes(&["two"]),
+            ..ObjectFacts::default()
+        };
+        let archive = ObjectFacts { defined: hashes(&["three"]), ..ObjectFacts::default() };
+        let count = most_imports([(&one, false), (&two, false), (&archive, true)].into_iter());
+        assert_eq!(count, 2 + SPARE);
+    }
+}
