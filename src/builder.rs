@@ -135,7 +135,7 @@ impl RuntimeBuilder {
             CacheChoice::At(path) => Some(path),
             CacheChoice::Default => default_cache(|name| std::env::var_os(name).map(PathBuf::from)),
         };
-        let loader = Loader::new(LoaderOptions { global_libraries, program });
+        let loader = Loader::new(LoaderOptions { global_libraries, program, ..LoaderOptions::default() });
         let observer = observer.unwrap_or_else(|| Arc::new(Silent));
         Ok(Runtime::assemble(loader, BackEnds::new(back_end), cache, color, observer))
     }

@@ -6,11 +6,13 @@
 //! another image that is bound to it, its code may be called.
 
 pub(crate) mod bind;
+mod cycle;
 mod decisions;
 pub(crate) mod dynamic;
 pub(crate) mod elf;
 mod error;
 pub(crate) mod headers;
+pub(crate) mod lazy;
 mod lifecycle;
 pub(crate) mod map;
 pub mod note;
@@ -22,19 +24,21 @@ pub(crate) mod tls;
 mod unwind;
 pub(crate) mod versions;
 
+pub(crate) use cycle::Cycle;
 pub use error::ImageError;
 pub use map::ImageSource;
 
-use crate::layers::Value;
-use crate::loader::{Library, List};
+use crate::layers::{Exports, Space, Value};
+use crate::loader::Library;
 use crate::sys::arguments::ProgramArguments;
 use crate::sys::memory::{Access, page_down};
 use crate::sys::unwind::Registration;
 use bind::{Applied, Plan};
 use decisions::Decisions;
 use elf::{SHN_ABS, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_TLS};
-use lifecycle::End;
+use lifecycle::{Beginning, End};
 use map::Mapped;
+use parking_lot::Mutex;
 use place::Place;
 use ready::Ready;
 use std::borrow::Cow;
@@ -42,8 +46,8 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use symbols::{Name, Symbols};
 use tls::Reference;
@@ -134,14 +138,23 @@ pub struct Image {
     times: OnceLock<LoadTimes>,
     shared: Decisions,
     ready: Ready,
-    list: List,
+    space: Arc<Space>,
+    /// Its place in the load order.
+    sequence: u64,
+    this: Weak<Image>,
+    /// What it has in the table of its namespace.
+    in_table: OnceLock<Exports>,
     /// How many images are bound to this one.
     binders: AtomicUsize,
+    /// The others that it needs and that need it.
+    cycle: Option<Arc<Cycle>>,
     body: ManuallyDrop<Body>,
 }
 
 /// What goes with the memory, in the order in which it must go.
 struct Body {
+    /// Whether its constructors were called, or some of them.
+    started: AtomicBool,
     end: OnceLock<End>,
     unwind: OnceLock<(registry::Entry, Option<Registration>)>,
     pending: Option<Pending>,
@@ -149,8 +162,9 @@ struct Body {
     /// Pointed to by TLS descriptors.
     _references: Vec<Arc<Reference>>,
     mapped: Mapped,
-    images: Vec<Arc<Image>>,
-    _libraries: Vec<Arc<Library>>,
+    /// Without those of the same circle.
+    images: Mutex<Vec<Arc<Image>>>,
+    libraries: Vec<Arc<Library>>,
 }
 
 /// What an image is made of.
@@ -160,77 +174,113 @@ pub(crate) struct Parts {
     pub(crate) module: Option<tls::Module>,
     pub(crate) images: Vec<Arc<Image>>,
     pub(crate) libraries: Vec<Arc<Library>>,
-    pub(crate) list: List,
+    pub(crate) space: Arc<Space>,
+    pub(crate) sequence: u64,
+    pub(crate) cycle: Option<Arc<Cycle>>,
+}
+
+/// An image that is complete and has not run.
+pub(crate) struct Startable {
+    image: Arc<Image>,
+    beginning: Beginning,
 }
 
 impl Image {
     /// An image that is relocated but for what `applied` has put off, and not initialised.
-    pub(crate) fn new(parts: Parts, plan: Plan, applied: &mut Applied) -> Self {
-        let Parts { name, mapped, module, images, libraries, list } = parts;
+    pub(crate) fn new(parts: Parts, plan: Plan, applied: &mut Applied) -> Arc<Self> {
+        let Parts { name, mapped, module, images, libraries, space, sequence, cycle } = parts;
         for used in &images {
             used.binders.fetch_add(1, Ordering::Relaxed);
         }
-        Self {
-            binders: AtomicUsize::new(0),
-            name,
-            times: OnceLock::new(),
-            shared: Decisions::new(plan.own, plan.elsewhere),
-            ready: Ready::new(),
-            list,
-            body: ManuallyDrop::new(Body {
-                end: OnceLock::new(),
-                unwind: OnceLock::new(),
-                pending: plan.thread_ends.then(|| Pending::new(mapped.handle)),
-                module,
-                _references: std::mem::take(&mut applied.references),
-                mapped,
-                images,
-                _libraries: libraries,
-            }),
-        }
+        Arc::new_cyclic(|this| {
+            if let Some(cycle) = &cycle {
+                cycle.join(this.clone());
+            }
+            Self {
+                binders: AtomicUsize::new(0),
+                name,
+                times: OnceLock::new(),
+                shared: Decisions::new(plan.own, plan.elsewhere),
+                ready: Ready::new(),
+                space,
+                sequence,
+                this: this.clone(),
+                in_table: OnceLock::new(),
+                cycle,
+                body: ManuallyDrop::new(Body {
+                    started: AtomicBool::new(false),
+                    end: OnceLock::new(),
+                    unwind: OnceLock::new(),
+                    pending: plan.thread_ends.then(|| Pending::new(mapped.handle)),
+                    module,
+                    _references: std::mem::take(&mut applied.references),
+                    mapped,
+                    images: Mutex::new(images),
+                    libraries,
+                }),
+            }
+        })
     }
 
-    /// Takes the image out of its loader's list, so that no image can be bound to it any more, unless one is: then it
+    /// Takes the image out of its namespace, so that no image can be bound to it any more, unless one is: then it
     /// stays, and the answer is `false`. Afterwards it ends where its owner lets go of it; other threads, which may be
     /// resolving symbols at the moment, are waited for.
     pub fn retire(self: &Arc<Self>) -> bool {
+        Self::retire_together(std::slice::from_ref(self))
+    }
+
+    /// The same for several images, which may be bound to each other.
+    pub fn retire_together(images: &[Arc<Self>]) -> bool {
+        let Some(first) = images.first() else { return true };
+        // Partners must not be let go of under the lock.
+        let partners: Vec<_> = images.iter().map(|image| image.partners()).collect();
+        let partners_among = |image: &Arc<Self>| {
+            let at = images.iter().position(|other| Arc::ptr_eq(other, image)).unwrap_or(0);
+            partners[at].iter().all(|partner| images.iter().any(|other| Arc::ptr_eq(other, partner)))
+        };
         {
-            let mut list = self.list.lock();
-            // Who binds holds the lock from the look-up to here.
-            if self.binders.load(Ordering::Relaxed) > 0 {
+            // Who binds holds the lock from the look-up to the moment when it is counted.
+            let _binding = first.space.common.binding.lock();
+            let among = |image: &Arc<Self>| images.iter().filter(|other| other.is_bound_to(image)).count();
+            let is_used = |image: &Arc<Self>| image.binders.load(Ordering::Relaxed) > among(image);
+            if images.iter().any(|image| is_used(image) || !partners_among(image)) {
                 return false;
             }
-            list.remove(self);
+            images.iter().for_each(|image| image.space.remove_locked(image));
         }
+        drop(partners);
         let patience = Instant::now() + Duration::from_millis(200);
-        while Arc::strong_count(self) > 1 && Instant::now() < patience {
-            std::thread::yield_now();
+        for image in images {
+            let known = images.iter().filter(|other| other.is_bound_to(image)).count();
+            while Arc::strong_count(image) > 1 + known && Instant::now() < patience {
+                std::thread::yield_now();
+            }
         }
         true
     }
 
-    /// Completes and initialises the image. `times` has the time that mapping took, `bound_since` is when it ended.
-    pub(crate) fn start(
-        self: &Arc<Self>,
-        mut applied: Applied,
-        arguments: &ProgramArguments,
-        map: Duration,
-        bound_since: Instant,
-    ) -> Result<(), StartError> {
-        let failed = self.ready.fail_unless_told();
+    /// Completes the image: what needs its code to run, protection, unwind tables, destructors.
+    ///
+    /// # Errors
+    /// When it is damaged or the system refuses something, or when an image that it is bound to could not be started.
+    pub(crate) fn finish(self: &Arc<Self>, applied: &mut Applied) -> Result<Startable, StartError> {
         let body = &self.body;
         // An image that another thread has published but not yet initialised.
-        if !body.images.iter().all(|image| image.ready.wait()) {
+        let used: Vec<_> = body.images.lock().clone();
+        if !used.iter().all(|image| image.ready.wait()) {
             return Err(StartError::Other);
         }
         // SAFETY: nobody calls into the image yet, and whatever it is bound to is complete. It stays mapped as long as
         // what is registered here: that is the order of `Body`.
         let beginning = unsafe {
+            if applied.later {
+                lazy::connect(&body.mapped, Arc::as_ptr(self));
+            }
             applied.finish();
             let (beginning, end) = lifecycle::find(&body.mapped)?;
             protect(&body.mapped)?;
-            let known =
-                registry::Entry::of_pages(self.range(), unwind::index(&body.mapped)?, Arc::downgrade(self));
+            let index = unwind::index(&body.mapped)?;
+            let known = registry::Entry::of_pages(self.range(), index, Weak::clone(&self.this));
             let _ = body.unwind.set((known, unwind::register(&body.mapped)?));
             let _ = body.end.set(end);
             if let Some(end) = body.end.get() {
@@ -238,13 +288,7 @@ impl Image {
             }
             beginning
         };
-        let bound = Instant::now();
-        // SAFETY: bound; loading an image means calling its constructors.
-        unsafe { beginning.run(arguments) };
-        let init = bound.elapsed();
-        let _ = self.times.set(LoadTimes { map, bind: bound - bound_since, init });
-        failed.told();
-        Ok(())
+        Ok(Startable { image: Arc::clone(self), beginning })
     }
 
     /// Name of the unit.
@@ -318,8 +362,49 @@ impl Image {
     }
 
     /// The images that it is bound to.
-    pub fn bound_to(&self) -> &[Arc<Self>] {
-        &self.body.images
+    pub fn bound_to(&self) -> Vec<Arc<Self>> {
+        let mut images = self.body.images.lock().clone();
+        images.extend(self.partners());
+        images
+    }
+
+    fn is_bound_to(&self, other: &Arc<Self>) -> bool {
+        self.body.images.lock().iter().any(|image| Arc::ptr_eq(image, other))
+    }
+
+    /// Its place in the load order.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Something that holds it, unless it is ending.
+    pub(crate) fn upgrade(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+
+    /// Keeps what it has in the table of its namespace; to be called once.
+    pub(crate) fn keep_exports(&self, exports: Exports) -> &Exports {
+        self.in_table.get_or_init(|| exports)
+    }
+
+    /// What it has in the table of its namespace, if that is where its names are found.
+    pub(crate) fn exports_in_table(&self) -> Option<&Exports> {
+        self.in_table.get()
+    }
+
+    /// The libraries that it holds open.
+    pub(crate) fn libraries(&self) -> &[Arc<Library>] {
+        &self.body.libraries
+    }
+
+    /// Its namespace.
+    pub(crate) fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Its memory.
+    pub(crate) fn mapped(&self) -> &Mapped {
+        &self.body.mapped
     }
 
     pub(crate) fn symbols(&self) -> &Symbols {
@@ -336,6 +421,11 @@ impl Image {
         let value = own_value(&self.body.mapped.place, module, symbol);
         // Damage that nobody has stumbled over until now: an address that is certain to fault.
         (value.unwrap_or(Value::Address(0)), SymbolKind::of(symbol))
+    }
+
+    /// Says to whoever waits that it will not be started.
+    pub(crate) fn give_up(&self) {
+        drop(self.ready.fail_unless_told());
     }
 
     /// Waits until its constructors have run, if another thread is at that; false if they never will.
@@ -361,27 +451,57 @@ impl From<ImageError> for StartError {
     }
 }
 
-impl Drop for Image {
-    fn drop(&mut self) {
-        self.list.remove(self);
-        let stays = |body: &Body| body.pending.as_ref().is_some_and(Pending::any);
+impl Startable {
+    /// Runs the constructors. `map` and `bind` are the times that the steps before took.
+    pub(crate) fn start(self, arguments: &ProgramArguments, map: Duration, bind: Duration) {
+        let Self { image, beginning } = self;
+        let failed = image.ready.fail_unless_told();
+        let bound = Instant::now();
+        image.body.started.store(true, Ordering::Release);
+        // SAFETY: bound; loading an image means calling its constructors.
+        unsafe { beginning.run(arguments) };
+        let _ = image.times.set(LoadTimes { map, bind, init: bound.elapsed() });
+        failed.told();
+    }
+}
+
+impl Body {
+    /// Runs what is to be run at the end of the image; false if it must stay mapped.
+    fn finish(&self) -> bool {
+        let stays = || self.pending.as_ref().is_some_and(Pending::any);
         // As `dlclose` has it: an image that a thread will call at its end stays as a whole, with its destructors
         // left to the end of the process.
-        if stays(&self.body) {
-            return;
+        if stays() {
+            return false;
         }
-        if let Some(end) = self.body.end.get() {
+        if let Some(end) = self.end.get() {
+            if !self.started.load(Ordering::Acquire) {
+                end.cancel();
+            }
             // SAFETY: still mapped; the last owner is gone, so its code ends here.
             unsafe { end.finish() };
         }
-        if stays(&self.body) {
-            return;
-        }
-        for used in &self.body.images {
+        !stays()
+    }
+
+    /// Lets go of the memory and of everything else.
+    fn release(self) {
+        for used in self.images.lock().iter() {
             used.binders.fetch_sub(1, Ordering::Relaxed);
         }
-        // SAFETY: done once, here, and nothing of the body is used afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.body) };
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        self.space.remove(self);
+        // SAFETY: done once, here, and nothing of the body is used afterwards but by who gets it.
+        let body = unsafe { ManuallyDrop::take(&mut self.body) };
+        match self.cycle.take() {
+            Some(cycle) => cycle.end(self.sequence, body),
+            None if body.finish() => body.release(),
+            None => std::mem::forget(body),
+        }
     }
 }
 

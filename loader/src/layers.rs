@@ -1,19 +1,25 @@
 //! Layers: the places where symbols are searched, in an order that is data, walked by one function.
 
+pub(crate) mod chains;
+mod held;
 mod host;
 mod images;
 mod process;
+pub(crate) mod readers;
 mod shared;
+mod space;
 
-pub(crate) use host::{Definitions, Host};
+pub(crate) use held::Held;
+pub(crate) use host::Host;
 pub(crate) use process::{Closure, Process, ProcessView};
 pub(crate) use shared::{guarded_by, is_mangled, same_party};
+pub(crate) use space::{Common, Exports, Space};
 
+use crate::image::SymbolKind;
 use crate::image::symbols::{Name, PartialHash};
 use crate::image::versions::Version;
-use crate::image::{Image, SymbolKind};
+use crate::loader::Member;
 use std::fmt;
-use std::sync::Arc;
 
 /// One place where symbols are searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,8 +106,10 @@ pub(crate) enum Party {
     Unit,
     /// The host.
     Host,
-    /// The image at this place in the list.
+    /// The image at this place among those that are held.
     Image(usize),
+    /// The image at this place in the group that is being loaded.
+    Member(usize),
     /// The program or library at this place in the view of the process.
     Process(usize),
     /// Some library that glibc found and did not name.
@@ -136,31 +144,41 @@ pub(crate) struct Query<'a> {
     pub(crate) shared: Option<SymbolKind>,
 }
 
-/// All layers, as they are at one moment.
+/// All layers, as they are at one moment for one image that is being loaded.
 pub(crate) struct Layers<'a> {
-    /// The order.
-    pub(crate) order: &'a [Layer],
+    /// The namespace.
+    pub(crate) space: &'a Space,
     /// What the host defined.
-    pub(crate) host: &'a Definitions<'a>,
-    /// Live images in load order.
-    pub(crate) images: &'a [Arc<Image>],
+    pub(crate) host: &'a Host,
     /// The process.
     pub(crate) process: &'a ProcessView,
+    /// The images that are being loaded together.
+    pub(crate) group: &'a [Member],
+    /// Place in the group of the one that asks; past its end when it is none of them.
+    pub(crate) position: usize,
+    /// The images that answers came from.
+    pub(crate) held: &'a Held,
 }
 
 impl Layers<'_> {
     /// Whether any layer may have a name of which only a part of the hash is known: a quick no.
     pub(crate) fn may_have(&self, hash: PartialHash) -> bool {
-        !self.host.is_empty()
-            || self.images.iter().any(|image| image.symbols().filter().passes_partly(hash))
-            || self.process.may_have(hash)
+        self.may_come_first(hash) || self.process.may_have(hash)
+    }
+
+    /// The same for everything but the process.
+    pub(crate) fn may_come_first(&self, hash: PartialHash) -> bool {
+        let others = self.group.iter().enumerate().filter(|(at, _)| *at != self.position);
+        self.host.may_have(hash)
+            || self.space.scope().any(|space| space.may_have(hash))
+            || others.into_iter().any(|(_, member)| member.mapped.symbols.filter().passes_partly(hash))
     }
 
     /// The first answer in the order. `own` is what the unit that asks has itself, if that is a strong definition.
-    pub(crate) fn find(&self, query: Query<'_>, own: Option<Found>) -> Option<Found> {
-        self.order.iter().find_map(|layer| match layer {
+    pub(crate) fn find(&self, query: &Query<'_>, own: Option<Found>) -> Option<Found> {
+        self.space.order.iter().find_map(|layer| match layer {
             Layer::Unit => own,
-            Layer::Host => self.host.find(query),
+            Layer::Host => self.host.find(query.name),
             Layer::Images => images::find(self, query),
             Layer::Process => self.in_process(query),
             Layer::Fresh | Layer::Archives | Layer::OnDemand => None,
@@ -170,7 +188,7 @@ impl Layers<'_> {
     /// What the process has. A shared definition whose name is not mangled belongs to whoever has it, as a C program's
     /// own `init` must not become the host's; but a variable that is shared on both sides is one variable (C++ does
     /// not mangle the names of global variables).
-    fn in_process(&self, query: Query<'_>) -> Option<Found> {
+    fn in_process(&self, query: &Query<'_>) -> Option<Found> {
         match query.shared {
             None => self.process.find(query),
             Some(_) if is_mangled(query.name.bytes) => self.process.find(query),

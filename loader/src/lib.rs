@@ -14,5 +14,5 @@ mod testing;
 pub use error::{LoadError, Unresolved, demangle};
 pub use image::{Definition, Export, Image, ImageError, ImageSource, Import, LoadTimes, SymbolKind};
 pub use layers::{Layer, Resolution};
-pub use loader::{Library, LibraryRequest, Loader, LoaderOptions};
+pub use loader::{Library, LibraryRequest, Loader, LoaderOptions, Namespace, NamespaceOptions};
 pub use sys::arguments::ProgramArguments;

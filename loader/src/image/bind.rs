@@ -7,11 +7,14 @@ pub(crate) use apply::{Applied, apply};
 use super::elf::*;
 use super::map::Mapped;
 use super::place::text_of;
-use super::symbols::Name;
+use super::symbols::{Name, PartialHash};
 use super::tls::ends::thread_atexit;
 use super::tls::entry::tls_get_addr;
-use super::{ImageError, SymbolKind, decisions, own_value};
+use super::versions::Version;
+use super::{ImageError, SymbolKind, decisions, lazy, own_value};
 use crate::layers::{Found, Layer, Layers, Party, Query, Value, guarded_by, same_party};
+use crate::loader::Library;
+use std::sync::Arc;
 
 /// What a symbol that relocations refer to was resolved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,8 @@ enum Slot {
     Unknown,
     /// It is found.
     Known(Value),
+    /// A function that the process has; it is looked up when it is called.
+    Later,
     /// Nobody has it, and it is weak: its address is zero.
     Absent,
 }
@@ -32,8 +37,10 @@ pub(crate) struct Plan {
     pub(crate) missing: Vec<u32>,
     /// Symbols that nobody has and that may be missing.
     pub(crate) absent: Vec<u32>,
-    /// Places of the images that are needed in the list of images, each once.
+    /// Places of the images that are needed among those that are held, each once.
     pub(crate) images: Vec<usize>,
+    /// Places of the images that are needed in the group that is being loaded, each once.
+    pub(crate) members: Vec<usize>,
     /// Places of the libraries that are needed in the view of the process, each once.
     pub(crate) libraries: Vec<usize>,
     /// The shared definitions that are referred to and have won, a bit each.
@@ -45,23 +52,36 @@ pub(crate) struct Plan {
 }
 
 /// Resolves all symbols that relocations of `mapped` refer to. `module` is the number of its thread-local module.
+/// Functions may be looked up when they are called if `held_open`, the libraries that the image holds, is given.
 pub(crate) fn resolve(
     mapped: &Mapped,
     module: Option<usize>,
     layers: &Layers<'_>,
+    held_open: Option<&[Arc<Library>]>,
 ) -> Result<Plan, ImageError> {
-    let mut resolver = Resolver { mapped, module, layers, plan: Plan::default() };
-    let tables = tables(mapped)?;
-    let most = tables.iter().flat_map(|table| table.iter()).map(Rela::symbol).max().unwrap_or(0);
+    let held_open = held_open.filter(|_| lazy::is_possible(mapped));
+    let mut resolver =
+        Resolver { mapped, module, layers, plan: Plan::default(), held_open, provided: Vec::new() };
+    let [relocations, jumps] = tables(mapped)?;
+    let most = relocations.iter().chain(jumps).map(Rela::symbol).max().unwrap_or(0);
     if most > 0 && mapped.symbols.get(most).is_none() {
         return Err(ImageError::Damaged("a relocation refers to a symbol that is not there"));
     }
     resolver.plan.slots = vec![Slot::Unknown; most as usize + 1];
-    resolver.plan.own = vec![0; most as usize / 64 + 1];
-    for relocation in tables.iter().flat_map(|table| table.iter()) {
+    resolver.plan.own = vec![0; mapped.symbols.count().max(most) as usize / 64 + 1];
+    for relocation in relocations {
+        resolver.referred(relocation.symbol())?;
+    }
+    for relocation in jumps {
         let index = relocation.symbol();
-        if index != 0 && resolver.plan.slots[index as usize] == Slot::Unknown {
-            resolver.slot(index)?;
+        // What is also referred to otherwise is known by now.
+        if relocation.kind() == R_X86_64_JUMP_SLOT
+            && resolver.plan.slots[index as usize] == Slot::Unknown
+            && resolver.can_wait(index)
+        {
+            resolver.plan.slots[index as usize] = Slot::Later;
+        } else {
+            resolver.referred(index)?;
         }
     }
     resolver.plan.elsewhere.sort_unstable_by_key(|(index, _)| *index);
@@ -69,7 +89,7 @@ pub(crate) fn resolve(
 }
 
 /// The two tables of relocations with addends.
-fn tables(mapped: &Mapped) -> Result<[&'static [Rela]; 2], ImageError> {
+pub(super) fn tables(mapped: &Mapped) -> Result<[&'static [Rela]; 2], ImageError> {
     let mut tables: [&'static [Rela]; 2] = [&[], &[]];
     let ranges = [mapped.dynamic.relocations, mapped.dynamic.jump_relocations];
     for (table, range) in tables.iter_mut().zip(ranges) {
@@ -87,9 +107,45 @@ struct Resolver<'a> {
     module: Option<usize>,
     layers: &'a Layers<'a>,
     plan: Plan,
+    /// The libraries that the image holds open; nothing if functions are to be looked up now.
+    held_open: Option<&'a [Arc<Library>]>,
+    /// Versions that are known to be defined, or known not to be, by what the image can rely on.
+    provided: Vec<(*const Version, bool)>,
 }
 
 impl Resolver<'_> {
+    /// Resolves what a relocation refers to.
+    fn referred(&mut self, index: u32) -> Result<(), ImageError> {
+        if index != 0 && self.plan.slots[index as usize] == Slot::Unknown {
+            self.slot(index)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a function is certain to be found in the process, and nowhere before: a library that stays has the
+    /// version that the function was found under when the image was linked, as the system's own linker takes it.
+    fn can_wait(&mut self, index: u32) -> bool {
+        let Some(held_open) = self.held_open else { return false };
+        let symbols = &self.mapped.symbols;
+        let Some(symbol) = symbols.get(index).filter(|symbol| !symbol.is_defined()) else { return false };
+        let Some(version) = symbols.needed_version(index) else { return false };
+        let known = self.provided.iter().find(|(known, _)| std::ptr::eq(*known, version));
+        let provided = match known {
+            Some((_, provided)) => *provided,
+            None => {
+                let provided = self.layers.process.provides(version, held_open);
+                self.provided.push((version, provided));
+                provided
+            }
+        };
+        if !provided {
+            return false;
+        }
+        let Some(name) = symbols.text(symbol.name.into()) else { return false };
+        let hash = symbols.hash_of(index).unwrap_or_else(|| Name::new(name).hash);
+        !is_replaced(name) && !self.layers.may_come_first(PartialHash::of(hash))
+    }
+
     fn slot(&mut self, index: u32) -> Result<Slot, ImageError> {
         let known = self.plan.slots.get(index as usize).copied().unwrap_or(Slot::Unknown);
         if known != Slot::Unknown {
@@ -124,7 +180,7 @@ impl Resolver<'_> {
     }
 
     fn undefined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Slot {
-        if name.bytes.starts_with(b"__") {
+        if is_replaced(name.bytes) {
             match name.bytes {
                 b"__tls_get_addr" => return Slot::Known(Value::Address(tls_get_addr as *const () as usize)),
                 b"__cxa_thread_atexit" | b"__cxa_thread_atexit_impl" => {
@@ -135,7 +191,7 @@ impl Resolver<'_> {
             }
         }
         let version = self.mapped.symbols.needed_version(index);
-        match self.layers.find(Query { name, version, shared: None }, None) {
+        match self.layers.find(&Query { name, version, shared: None }, None) {
             Some(found) => {
                 self.use_of(found.party);
                 Slot::Known(found.value)
@@ -153,7 +209,9 @@ impl Resolver<'_> {
 
     fn defined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Result<Value, ImageError> {
         let own = self.own(symbol)?;
-        if !symbol.is_exported() || (!symbol.is_shared() && self.layers.order.first() == Some(&Layer::Unit)) {
+        if !symbol.is_exported()
+            || (!symbol.is_shared() && self.layers.space.order.first() == Some(&Layer::Unit))
+        {
             return Ok(own.value);
         }
         let shared = symbol.is_shared();
@@ -163,7 +221,7 @@ impl Resolver<'_> {
                 None => self.find_shared(symbol, name),
             }
         } else {
-            self.layers.find(Query { name, version: None, shared: None }, Some(own))
+            self.layers.find(&Query { name, version: None, shared: None }, Some(own))
         };
         if shared {
             match found {
@@ -179,7 +237,7 @@ impl Resolver<'_> {
     /// Where a shared definition is used from, if not from the image itself.
     fn find_shared(&self, symbol: &Symbol, name: Name<'_>) -> Option<Found> {
         let found =
-            self.layers.find(Query { name, version: None, shared: Some(SymbolKind::of(symbol)) }, None)?;
+            self.layers.find(&Query { name, version: None, shared: Some(SymbolKind::of(symbol)) }, None)?;
         let is_variable = matches!(symbol.kind(), STT_OBJECT | STT_TLS);
         if is_variable && matches!(found.party, Party::Process(0)) {
             // The program may initialise the variable under a guard that it does not export.
@@ -238,10 +296,16 @@ impl Resolver<'_> {
     fn use_of(&mut self, party: Party) {
         match party {
             Party::Image(at) if !self.plan.images.contains(&at) => self.plan.images.push(at),
+            Party::Member(at) if !self.plan.members.contains(&at) => self.plan.members.push(at),
             Party::Process(at) if at > 0 && !self.plan.libraries.contains(&at) => {
                 self.plan.libraries.push(at)
             }
             _ => {}
         }
     }
+}
+
+/// Whether images get something of ours under that name.
+fn is_replaced(name: &[u8]) -> bool {
+    matches!(name, b"__tls_get_addr" | b"__cxa_thread_atexit" | b"__cxa_thread_atexit_impl")
 }

@@ -41,6 +41,10 @@ pub(crate) struct Dynamic {
     pub(crate) init_array: Option<Range>,
     /// Array of destructors.
     pub(crate) fini_array: Option<Range>,
+    /// The table of import slots of functions, with three words in front that are the run-time linker's.
+    pub(crate) slots: Option<u64>,
+    /// It wants to be bound completely before it runs.
+    pub(crate) bind_now: bool,
     /// It wants its code changed.
     pub(crate) text_relocations: bool,
     /// It has something that x86-64 does not have: relocations without addends.
@@ -48,6 +52,8 @@ pub(crate) struct Dynamic {
 }
 
 const DT_FLAGS_TEXTREL: u64 = 4;
+const DT_FLAGS_BIND_NOW: u64 = 8;
+const DT_FLAGS_1_NOW: u64 = 1;
 
 impl Dynamic {
     /// Reads the section at `range`. Works for what glibc has loaded as well, which relocates the addresses in the
@@ -102,7 +108,13 @@ impl Dynamic {
                 27 => init_array.1 = value,
                 28 => fini_array.1 = value,
                 29 => dynamic.search_path = Some(value),
-                30 => dynamic.text_relocations |= value & DT_FLAGS_TEXTREL != 0,
+                3 => dynamic.slots = Some(address),
+                24 => dynamic.bind_now = true,
+                30 => {
+                    dynamic.text_relocations |= value & DT_FLAGS_TEXTREL != 0;
+                    dynamic.bind_now |= value & DT_FLAGS_BIND_NOW != 0;
+                }
+                0x6fff_fffb => dynamic.bind_now |= value & DT_FLAGS_1_NOW != 0,
                 35 => relative.1 = value,
                 36 => relative.0 = Some(address),
                 37 if value != 8 => return Err(ImageError::Damaged("the size of its relative relocations")),

@@ -94,6 +94,11 @@ impl End {
         unsafe { at_exit(run, state, self.handle) }
     }
 
+    /// Sees to it that no destructor is called: no constructor was.
+    pub(crate) fn cancel(&self) {
+        self.state.done.store(true, Ordering::Release);
+    }
+
     /// Calls what the image has registered with `atexit` and the like, then the destructors.
     ///
     /// # Safety

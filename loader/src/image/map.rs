@@ -6,6 +6,7 @@ use super::headers::{self, HEADER_BYTES, Headers, Range};
 use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE};
 use super::place::{Place, Segment};
 use super::symbols::Symbols;
+use crate::loader::LoaderOptions;
 use crate::sys::files::{memory_file, open_regular};
 use crate::sys::memory::{Access, Mapping, PAGE, page_down, page_up, read_at, size_of};
 use std::fs::File;
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// Writable segments up to this many bytes are brought in as a whole.
 const POPULATED: usize = 32 * PAGE;
+
+/// Below this nothing is mapped at its preferred address: programs and their heaps are there.
+const LOWEST: usize = 1 << 32;
 
 /// Where an image is.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +86,8 @@ pub(crate) struct Mapped {
 }
 
 /// Maps `source`; `name` is for bytes, which get a file in memory of that name.
-pub(crate) fn map(name: &str, source: ImageSource<'_>) -> Result<Mapped, MapError> {
+pub(crate) fn map(name: &str, source: ImageSource<'_>, options: &LoaderOptions) -> Result<Mapped, MapError> {
+    let map_file = |file: BorrowedFd<'_>, size, path| map_file(file, size, path, options.preferred_addresses);
     let path = source.path().map(Path::to_owned);
     match source {
         ImageSource::File(path_) => {
@@ -101,7 +106,12 @@ pub(crate) fn map(name: &str, source: ImageSource<'_>) -> Result<Mapped, MapErro
     }
 }
 
-fn map_file(file: BorrowedFd<'_>, size: u64, path: Option<PathBuf>) -> Result<Mapped, MapError> {
+fn map_file(
+    file: BorrowedFd<'_>,
+    size: u64,
+    path: Option<PathBuf>,
+    preferred: bool,
+) -> Result<Mapped, MapError> {
     let mut buffer = [MaybeUninit::uninit(); HEADER_BYTES];
     let read = read_at(file, &mut buffer, 0).map_err(MapError::Read)?;
     // SAFETY: that many bytes have been read.
@@ -112,7 +122,10 @@ fn map_file(file: BorrowedFd<'_>, size: u64, path: Option<PathBuf>) -> Result<Ma
         return Err(ImageError::Damaged("it has no loadable segment").into());
     };
     let start = page_down(first.offset as usize) as u64;
-    let mut mapping = Mapping::of_file(file, start, headers.span, first.access).map_err(MapError::Map)?;
+    // One that is linked for address zero has no address of its own.
+    let wish = (preferred && headers.first >= LOWEST).then_some(headers.first);
+    let mut mapping =
+        Mapping::of_file(file, start, headers.span, first.access, wish).map_err(MapError::Map)?;
     let base = mapping.start().wrapping_sub(headers.first);
     let mut end = fill(&mut mapping, &headers, first, None).map_err(MapError::Map)?;
     for segment in rest {

@@ -64,6 +64,20 @@ impl Filter {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PartialHash(u32);
 
+impl PartialHash {
+    /// Forgets a bit.
+    #[inline]
+    pub(crate) fn of(hash: u32) -> Self {
+        Self(hash & !1)
+    }
+
+    /// The hash without the bit that is not known.
+    #[inline]
+    pub(crate) fn key(self) -> u32 {
+        self.0 >> 1
+    }
+}
+
 /// A name to look for, and its hash.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name<'a> {
@@ -193,6 +207,38 @@ impl Symbols {
         }
     }
 
+    /// The same where the file has no such table.
+    fn key(&self, index: u32) -> Option<u32> {
+        match &self.hash {
+            Hash::Gnu { .. } => Some(self.partial_hash(index)?.key()),
+            Hash::Plain { .. } | Hash::None => {
+                Some(Name::new(self.text(self.get(index)?.name.into())?).hash >> 1)
+            }
+        }
+    }
+
+    /// Index and hash without its lowest bit of everything that can be found, exported or not; hardly anything is not.
+    pub(crate) fn findable(&self) -> impl ExactSizeIterator<Item = (u32, u32)> {
+        let first = match &self.hash {
+            Hash::Gnu { first, .. } => *first,
+            Hash::Plain { .. } | Hash::None => 1,
+        };
+        // What is cut off has no hash, and is not found by one either.
+        (first..self.count().max(first)).map(|index| (index, self.key(index).unwrap_or(0)))
+    }
+
+    /// The symbol with that index, if it is a definition of that name and version that others see.
+    pub(crate) fn fits_name(
+        &self,
+        index: u32,
+        name: Name<'_>,
+        version: Option<&Version>,
+    ) -> Option<&'static Symbol> {
+        let symbol = self.get(index)?;
+        let fits = self.strings.is(symbol.name.into(), name.bytes);
+        (fits && symbol.is_exported() && self.fits(index, version)).then_some(symbol)
+    }
+
     /// The definition of `name` that somebody who asks for `version`, or for none in particular, gets, and its index.
     pub(crate) fn find(&self, name: Name<'_>, version: Option<&Version>) -> Option<(u32, &'static Symbol)> {
         self.find_where(name, |index, symbol| symbol.is_exported() && self.fits(index, version))
@@ -265,6 +311,11 @@ impl Symbols {
             // A definition without a version serves any.
             (Some(_), None) => number & HIDDEN == 0,
         }
+    }
+
+    /// Whether the file defines that version.
+    pub(crate) fn defines(&self, version: &Version) -> bool {
+        self.defined.iter().any(|defined| defined.hash == version.hash && defined.name == version.name)
     }
 
     /// The filter in front of the definitions.

@@ -80,7 +80,7 @@ fn state() -> MutexGuard<'static, State> {
         let _ = HELD.try_with(|held| held.borrow_mut().take());
     }
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| at_fork(before, after));
+    ONCE.call_once(|| at_fork(before, after, after));
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -71,6 +71,11 @@ impl Versions {
         self.0.get(usize::from(number & !HIDDEN))?.as_ref()
     }
 
+    /// All that have a name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Version> {
+        self.0.iter().flatten()
+    }
+
     fn set(&mut self, number: u16, version: Version) {
         let number = usize::from(number & !HIDDEN);
         if number >= self.0.len() {

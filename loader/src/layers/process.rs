@@ -106,6 +106,35 @@ impl Process {
         self.start().tables.iter().any(|table| table.is_called(name))
     }
 
+    /// The address of a function that [`ProcessView::provides`] was true for. Takes no lock and allocates nothing.
+    pub(crate) fn function(
+        &self,
+        name: Name<'_>,
+        version: Option<&Version>,
+        held_open: &[Arc<Library>],
+    ) -> Option<usize> {
+        let start = self.start.get()?;
+        let address = |value| match value {
+            super::Value::Address(address) => Some(address),
+            super::Value::Resolver(_) | super::Value::Tls { .. } => None,
+        };
+        if let Some((value, _, _)) = start.memo.find(name, version) {
+            return address(value);
+        }
+        let from_start = start.tables.iter().enumerate();
+        let opened = held_open.iter().filter_map(|library| library.known_closure());
+        let mut all = from_start
+            .map(|(at, table)| (at, true, table))
+            .chain(opened.flat_map(|closure| closure.0.iter()).map(|table| (1, false, table)));
+        all.find_map(|(at, from_start, table)| {
+            if !table.filter().passes(name) {
+                return None;
+            }
+            let (value, _, _) = table.find(name, version, from_start && at == 0, from_start)?;
+            address(value)
+        })
+    }
+
     /// A view of the process as it is now.
     pub(crate) fn view(&self) -> ProcessView {
         let start = Arc::clone(self.start());
@@ -168,8 +197,8 @@ impl ProcessView {
     }
 
     /// The first answer in glibc's order, or what `dlsym` said.
-    pub(crate) fn find(&self, query: Query<'_>) -> Option<Found> {
-        let Query { name, version, shared } = query;
+    pub(crate) fn find(&self, query: &Query<'_>) -> Option<Found> {
+        let Query { name, version, shared } = *query;
         // Shared definitions are many, and few of them are anybody else's.
         if shared.is_none()
             && let Some((value, kind, at)) = self.start.memo.find(name, version)
@@ -193,6 +222,17 @@ impl ProcessView {
             }
         }
         self.recall(name, version)
+    }
+
+    /// Whether that version is defined by what stays as long as who holds `held_open`, in the library that it is of.
+    pub(crate) fn provides(&self, version: &Version, held_open: &[Arc<Library>]) -> bool {
+        let file = String::from_utf8_lossy(version.file);
+        let defines = |table: &Tables| table.is_called(&file) && table.defines(version);
+        self.start.tables.iter().any(defines)
+            || held_open
+                .iter()
+                .filter_map(|library| library.known_closure())
+                .any(|closure| closure.0.iter().any(defines))
     }
 
     /// The answer of the program or library at this place.

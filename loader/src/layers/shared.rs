@@ -5,8 +5,8 @@
 //! must be the same party's, or a variable is initialised twice or never.
 
 use super::{Found, Layer, Layers, Party, Value};
-use crate::image::SymbolKind;
 use crate::image::symbols::Name;
+use crate::image::{SymbolKind, own_value};
 use std::sync::atomic::AtomicU64;
 
 /// Whether a name is mangled as C++ does.
@@ -32,10 +32,18 @@ pub(crate) fn same_party(layers: &Layers<'_>, variable: Party, guard: Name<'_>) 
     static INITIALISED: AtomicU64 = AtomicU64::new(1);
     let found = match variable {
         Party::Image(at) => {
-            let image = layers.images.get(at)?;
+            let image = layers.held.get(at)?;
             image.symbols().find(guard, None).map(|(_, symbol)| {
                 let (value, kind) = image.value_of(symbol);
                 Found { value, kind, shared: true, party: variable, layer: Layer::Images }
+            })
+        }
+        Party::Member(at) => {
+            let member = layers.group.get(at)?;
+            member.mapped.symbols.find(guard, None).and_then(|(_, symbol)| {
+                let value = own_value(&member.mapped.place, member.module(), symbol)?;
+                let kind = SymbolKind::of(symbol);
+                Some(Found { value, kind, shared: true, party: variable, layer: Layer::Images })
             })
         }
         Party::Process(at) => {

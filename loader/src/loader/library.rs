@@ -66,6 +66,11 @@ impl Library {
         self.closure.get_or_init(|| make(self.dynamic))
     }
 
+    /// The same if they were read.
+    pub(crate) fn known_closure(&self) -> Option<&Closure> {
+        self.closure.get()
+    }
+
     /// Whether an image that needs `name` means this one.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         self.asked == name || self.path == name || self.path.rsplit('/').next() == Some(name)

@@ -37,6 +37,15 @@ pub(crate) unsafe fn finalize(handle: usize) {
     unsafe { __cxa_finalize(handle as *mut c_void) }
 }
 
+/// Ends the process by `SIGABRT` with these pieces of text as a line on standard error. May be called anywhere.
+pub(crate) fn die(pieces: &[&[u8]]) -> ! {
+    for piece in pieces.iter().copied().chain([&b"\n"[..]]) {
+        // SAFETY: bytes that are there. What cannot be written is lost.
+        unsafe { libc::write(2, piece.as_ptr().cast(), piece.len()) };
+    }
+    std::process::abort()
+}
+
 /// Has `function(object)` called when the calling thread ends; what is registered later is called earlier. `symbol`
 /// is an address in the library that must stay open until then. Gives zero for success, as glibc does.
 ///

@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Size of a page; x86-64 Linux has no other.
@@ -49,27 +49,35 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Reserves `length` bytes (a multiple of [`PAGE`], not zero) wherever there is room and maps `file` privately
-    /// from `offset` (a multiple of [`PAGE`]) over all of it. What lies past the end of the file must not be touched.
+    /// Reserves `length` bytes (a multiple of [`PAGE`], not zero) at `wish` (another one) if all of that is free, or
+    /// else wherever there is room, and maps `file` privately from `offset` (a multiple of [`PAGE`]) over all of it. What
+    /// lies past the end of the file must not be touched.
     ///
     /// # Errors
     /// What the system says.
-    pub fn of_file(file: BorrowedFd<'_>, offset: u64, length: usize, access: Access) -> io::Result<Self> {
-        // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                access.bits(),
-                libc::MAP_PRIVATE,
-                file.as_raw_fd(),
-                file_offset(offset)?,
-            )
+    pub fn of_file(
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+        access: Access,
+        wish: Option<usize>,
+    ) -> io::Result<Self> {
+        let offset = file_offset(offset)?;
+        let map = |place: usize, flags| {
+            // SAFETY: a new mapping where nothing is touches nothing that exists.
+            let start = unsafe {
+                let flags = libc::MAP_PRIVATE | flags;
+                libc::mmap(place as *mut _, length, access.bits(), flags, file.as_raw_fd(), offset)
+            };
+            if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(start as usize) }
         };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+        if let Some(wish) = wish
+            && let Ok(start) = map(wish, libc::MAP_FIXED_NOREPLACE)
+        {
+            // Systems before Linux 4.17 take it for a hint.
+            return Ok(Self { start, length });
         }
-        Ok(Self { start: start as usize, length })
+        Ok(Self { start: map(0, 0)?, length })
     }
 
     /// Address of the first byte.

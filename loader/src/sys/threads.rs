@@ -80,11 +80,11 @@ impl ThreadEnd {
 /// Rounds that glibc makes over the values of a thread that ends.
 pub(crate) const END_ROUNDS: u32 = 4;
 
-/// Has `before` called before every `fork` in the thread that forks, and `after` in that thread of the parent and in
-/// the only one of the child. When there is no memory for that, forking goes on as if this had not been asked for.
-pub(crate) fn at_fork(before: extern "C" fn(), after: extern "C" fn()) {
+/// Has `before` called before every `fork` in the thread that forks, then `parent` in that thread, and `child` in the only
+/// thread of the child. When there is no memory for that, forking goes on as if this had not been asked for.
+pub(crate) fn at_fork(before: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
     // SAFETY: plain functions that live as long as this code, which stays loaded once it has been used.
-    unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+    unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub(crate) struct Applied {
     pub(crate) references: Vec<Arc<Reference>>,
     /// Places that get the result of a function of an image, to be called when everything else is in place.
     deferred: Vec<Deferred>,
+    /// Whether there are functions to be looked up when they are called.
+    pub(crate) later: bool,
 }
 
 #[derive(Debug)]
@@ -40,8 +42,10 @@ pub(crate) unsafe fn apply(
 ) -> Result<Applied, ImageError> {
     let mut targets = Targets { place: &mapped.place, low: 0, high: 0 };
     let mut applied = Applied::default();
-    // SAFETY: the caller's promise, here and below.
-    unsafe { relative(mapped, &mut targets)? };
+    if mapped.place.base != 0 || !mapped.layout.relocated {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { relative(mapped, &mut targets)? };
+    }
     for relocation in tables(mapped)?.iter().flat_map(|table| table.iter()) {
         // SAFETY: as above.
         unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? };
@@ -147,6 +151,7 @@ unsafe fn one(
     let plus = |value: usize| value.wrapping_add_signed(addend as isize);
     match kind {
         R_X86_64_NONE => {}
+        R_X86_64_RELATIVE if place.base == 0 && mapped.layout.relocated => {}
         R_X86_64_RELATIVE => write(targets.get(offset, 8)?, plus(place.base)),
         R_X86_64_64 | R_X86_64_GLOB_DAT | R_X86_64_JUMP_SLOT => {
             let target = targets.get(offset, 8)?;
@@ -156,6 +161,15 @@ unsafe fn one(
                     applied.deferred.push(Deferred { target, resolver, addend });
                 }
                 Slot::Known(Value::Tls { .. }) => return Err(mixed(mapped, relocation)),
+                Slot::Later => {
+                    applied.later = true;
+                    // The place has the address of the code that asks for the function, as the image was linked.
+                    if place.base != 0 {
+                        // SAFETY: checked, and the image is readable where it is writable.
+                        let linked = unsafe { (target as *const usize).read_unaligned() };
+                        write(target, linked.wrapping_add(place.base));
+                    }
+                }
                 Slot::Absent | Slot::Unknown => write(target, plus(0)),
             }
         }
@@ -247,7 +261,7 @@ fn variable(
     }
     match slot(plan, relocation) {
         Slot::Known(Value::Tls { module, offset, fixed }) => Ok(Some((Reference { module, offset }, fixed))),
-        Slot::Known(_) => Err(mixed(mapped, relocation)),
+        Slot::Known(_) | Slot::Later => Err(mixed(mapped, relocation)),
         Slot::Absent | Slot::Unknown => Ok(None),
     }
 }

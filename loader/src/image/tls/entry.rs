@@ -176,9 +176,9 @@ pub(crate) unsafe extern "C" fn fixed_descriptor() {
 }
 
 /// Bytes that `XSAVE` writes for everything the system has enabled.
-static STATE_BYTES: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static STATE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes [`descriptor`] fit for use; false on a processor without `XSAVE`.
+/// Makes [`descriptor`], and whatever else saves the state of the processor, fit for use; false on a processor without `XSAVE`.
 pub(crate) fn prepare_descriptors() -> bool {
     if STATE_BYTES.load(Ordering::Relaxed) == 0 {
         // Bit 27: the system has enabled XSAVE.

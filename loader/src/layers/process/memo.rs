@@ -4,25 +4,22 @@ use crate::image::SymbolKind;
 use crate::image::symbols::Name;
 use crate::image::versions::Version;
 use crate::layers::Value;
+use crate::layers::chains::{Chains, Link};
+use crate::layers::readers::Section;
 use parking_lot::Mutex;
 
 /// An answer: what the symbol stands for, and the place of the table that has it.
 pub(super) type Answer = (Value, SymbolKind, usize);
 
-/// Answers by name and version, in a table with open addressing that is at most half full. Only names that were
-/// found are in it, so it has an end.
+/// Answers by name and version, read without a lock. Only names that were found are in it, so it has an end.
 #[derive(Default)]
-pub(super) struct Memo(Mutex<Table>);
-
-#[derive(Default)]
-struct Table {
-    /// A power of two of them, or none.
-    slots: Vec<Option<Slot>>,
-    used: usize,
+pub(super) struct Memo {
+    names: Chains<Known>,
+    /// Owns what is in the table.
+    known: Mutex<Vec<Box<[Link<Known>]>>>,
 }
 
-struct Slot {
-    hash: u32,
+struct Known {
     name: Box<[u8]>,
     version: Option<Box<[u8]>>,
     answer: Answer,
@@ -31,55 +28,31 @@ struct Slot {
 impl Memo {
     /// What was remembered.
     pub(super) fn find(&self, name: Name<'_>, version: Option<&Version>) -> Option<Answer> {
-        let table = self.0.lock();
-        let mask = table.slots.len().checked_sub(1)?;
-        let mut at = name.hash as usize & mask;
-        // Half of the slots are empty: this ends.
-        while let Some(slot) = &table.slots[at] {
-            if slot.hash == name.hash
-                && *slot.name == *name.bytes
-                && slot.version.as_deref() == version.map(|version| version.name)
-            {
-                return Some(slot.answer);
-            }
-            at = (at + 1) & mask;
-        }
-        None
+        let section = Section::enter();
+        let mut of_hash = self.names.of(name.key(), &section);
+        let known = of_hash.find(|known| {
+            *known.name == *name.bytes && known.version.as_deref() == version.map(|version| version.name)
+        });
+        known.map(|known| known.answer)
     }
 
     /// Remembers an answer.
     pub(super) fn add(&self, name: Name<'_>, version: Option<&Version>, answer: Answer) {
-        let mut table = self.0.lock();
-        if table.used * 2 >= table.slots.len() {
-            table.grow();
+        let version = version.map(|version| version.name.into());
+        let link = Link::new(name.key(), Known { name: name.bytes.into(), version, answer });
+        let mut known = self.known.lock();
+        known.push(Box::new([link]));
+        if let Some(links) = known.last() {
+            // SAFETY: the list only grows, and its boxes stay where they are until the table is dropped.
+            unsafe { self.names.enter(links) };
         }
-        table.insert(Slot {
-            hash: name.hash,
-            name: name.bytes.into(),
-            version: version.map(|version| version.name.into()),
-            answer,
-        });
     }
 }
 
-impl Table {
-    fn insert(&mut self, slot: Slot) {
-        let mask = self.slots.len() - 1;
-        let mut at = slot.hash as usize & mask;
-        while self.slots[at].is_some() {
-            at = (at + 1) & mask;
-        }
-        self.slots[at] = Some(slot);
-        self.used += 1;
-    }
-
-    fn grow(&mut self) {
-        let length = (self.slots.len() * 2).max(256);
-        let old = std::mem::take(self);
-        self.slots.resize_with(length, || None);
-        for slot in old.slots.into_iter().flatten() {
-            self.insert(slot);
-        }
+impl Drop for Memo {
+    fn drop(&mut self) {
+        // The table goes first: it has pointers to the answers.
+        self.names = Chains::default();
     }
 }
 

@@ -100,6 +100,11 @@ impl Tables {
         }
     }
 
+    /// Whether it defines that version.
+    pub(super) fn defines(&self, version: &Version) -> bool {
+        self.symbols.as_ref().is_some_and(|symbols| symbols.defines(version))
+    }
+
     /// Whether it is a program at a fixed address.
     fn has_stand_ins(&self) -> bool {
         self.place.base == 0

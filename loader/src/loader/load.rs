@@ -1,0 +1,296 @@
+//! How images get in: mapped, then the libraries they need opened, then bound, then started. Several that need each
+//! other go this way together, so that each can be bound to the others.
+
+use super::circles::circles;
+use super::{Library, Loader, Namespace};
+use crate::error::{LoadError, Unresolved};
+use crate::image::bind::{self, Applied, Plan};
+use crate::image::map::{MapError, Mapped, map};
+use crate::image::{self, Cycle, Image, ImageError, ImageSource, Parts, StartError, tls};
+use crate::layers::{Held, Layers, ProcessView, Space};
+use crate::sys::arguments::ProgramArguments;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// An image that is mapped and not bound.
+pub(crate) struct Member {
+    name: Box<str>,
+    /// Its memory.
+    pub(crate) mapped: Mapped,
+    module: Option<tls::Module>,
+    /// The libraries that it needs, but for those that were there from the start.
+    libraries: Vec<Arc<Library>>,
+    began: Instant,
+    mapped_at: Instant,
+}
+
+/// An image that is bound and not started.
+pub(crate) struct Prepared {
+    image: Arc<Image>,
+    applied: Applied,
+    began: Instant,
+    mapped_at: Instant,
+}
+
+impl Member {
+    /// Number of its thread-local module.
+    pub(crate) fn module(&self) -> Option<usize> {
+        self.module.as_ref().map(tls::Module::number)
+    }
+}
+
+impl Loader {
+    /// Maps images, opens the libraries they need, binds everything they import and runs their constructors, in the
+    /// calling thread. They may need each other, in any order: whatever one needs is started before it, as far as
+    /// they do not need each other in a circle. Images that do are one as far as their end is concerned.
+    ///
+    /// The contents are trusted as far as code is concerned: whether the checksum holds is for the caller to see to
+    /// ([`image::note::verify`]). Headers and tables are checked here, whatever the checksum says.
+    ///
+    /// # Errors
+    /// When a source cannot be read, is no image, or needs what nobody has. Nothing of any of them has run then.
+    pub fn load_images(
+        &self,
+        namespace: Option<&Namespace>,
+        sources: &[(&str, ImageSource<'_>)],
+    ) -> Result<Vec<Arc<Image>>, LoadError> {
+        let (mut prepared, order) = self.prepare(namespace, sources)?;
+        let arguments = self.0.options.program.unwrap_or_else(ProgramArguments::of_process);
+        let mut ready = Vec::with_capacity(prepared.len());
+        for at in &order {
+            let Prepared { image, applied, .. } = &mut prepared[*at];
+            match image.finish(applied) {
+                Ok(one) => ready.push(one),
+                Err(error) => {
+                    let unit = image.name().to_owned();
+                    prepared.iter().for_each(|one| one.image.give_up());
+                    return Err(match error {
+                        StartError::Image(source) => LoadError::Image { unit, source },
+                        StartError::System(source) => LoadError::Map { unit, source },
+                        StartError::Other => LoadError::Uninitialised { unit },
+                    });
+                }
+            }
+        }
+        let bound = Instant::now();
+        for (at, ready) in order.into_iter().zip(ready) {
+            let Prepared { began, mapped_at, .. } = &prepared[at];
+            ready.start(&arguments, *mapped_at - *began, bound - *mapped_at);
+        }
+        Ok(prepared.into_iter().map(|one| one.image).collect())
+    }
+
+    /// Everything up to the point where code of the images would run, and the order in which it shall.
+    pub(crate) fn prepare(
+        &self,
+        namespace: Option<&Namespace>,
+        sources: &[(&str, ImageSource<'_>)],
+    ) -> Result<(Vec<Prepared>, Vec<usize>), LoadError> {
+        let space = self.space(namespace);
+        let mut members = Vec::with_capacity(sources.len());
+        for (name, source) in sources {
+            members.push(self.map(name, *source)?);
+        }
+        for member in &mut members {
+            member.libraries = self.needed(&member.name, &member.mapped)?;
+        }
+        self.bind(space, members)
+    }
+
+    fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Member, LoadError> {
+        let began = Instant::now();
+        let unit = || name.to_owned();
+        let mapped = map(name, source, &self.0.options).map_err(|error| match error {
+            MapError::Read(error) => LoadError::Read {
+                path: source.path().map_or_else(|| name.into(), Path::to_owned),
+                source: error,
+            },
+            MapError::Map(source) => LoadError::Map { unit: unit(), source },
+            MapError::Image(source) => LoadError::Image { unit: unit(), source },
+        })?;
+        let damaged = |source: ImageError| LoadError::Image { unit: unit(), source };
+        let module = match &mapped.headers.tls {
+            // SAFETY: `map` has checked that the initial contents are there, and the image keeps module and memory
+            // together.
+            Some(segment) => Some(
+                unsafe { tls::Module::new(segment, mapped.place.at(segment.address)) }
+                    .ok_or_else(|| damaged(ImageError::Damaged("the size of its thread-local segment")))?,
+            ),
+            None => None,
+        };
+        let mapped_at = Instant::now();
+        Ok(Member { name: name.into(), mapped, module, libraries: Vec::new(), began, mapped_at })
+    }
+
+    /// Opens the libraries that an image needs and that were not there from the start.
+    fn needed(&self, unit: &str, mapped: &Mapped) -> Result<Vec<Arc<Library>>, LoadError> {
+        let process = &self.0.common.process;
+        let mut libraries = Vec::new();
+        for name in image::needed(mapped) {
+            if process.has_from_start(&name) {
+                continue;
+            }
+            let library = match process.opened(|library| library.is_called(&name)) {
+                Some(library) => library,
+                None => {
+                    let library = Library::needed(&name, mapped, self.0.options.global_libraries).map_err(
+                        |reason| LoadError::Library {
+                            name: name.clone().into_owned(),
+                            needed_by: Some(unit.to_owned()),
+                            reason,
+                        },
+                    )?;
+                    process.add(&library);
+                    library
+                }
+            };
+            libraries.push(library);
+        }
+        Ok(libraries)
+    }
+
+    /// Resolves and relocates, and makes the images visible to others.
+    fn bind(
+        &self,
+        space: &Arc<Space>,
+        members: Vec<Member>,
+    ) -> Result<(Vec<Prepared>, Vec<usize>), LoadError> {
+        let common = &self.0.common;
+        let mut view = common.process.view();
+        let mut asked = false;
+        loop {
+            // Images must not end while the lock is held, so they are dropped after it is.
+            let held = Held::default();
+            let binding = common.binding.lock();
+            let mut plans = Vec::with_capacity(members.len());
+            for (position, member) in members.iter().enumerate() {
+                let layers = Layers {
+                    space,
+                    host: &self.0.host,
+                    process: &view,
+                    group: &members,
+                    position,
+                    held: &held,
+                };
+                let held_open = self.0.options.lazy_imports.then_some(&*member.libraries);
+                let plan = bind::resolve(&member.mapped, member.module(), &layers, held_open)
+                    .map_err(|source| LoadError::Image { unit: member.name.to_string(), source })?;
+                plans.push(plan);
+            }
+            if !asked && view.may_know_more() {
+                asked = true;
+                let unknown = members.iter().zip(&plans).flat_map(|(member, plan)| {
+                    let unknown = plan.missing.iter().chain(&plan.absent);
+                    unknown.filter_map(|index| wanted(&member.mapped, *index))
+                });
+                let names: Vec<_> = unknown.collect();
+                if !names.is_empty() {
+                    // `dlsym` must not be called under a lock, so everything is resolved once more.
+                    drop(binding);
+                    view.ask(names);
+                    continue;
+                }
+            }
+            if let Some((member, plan)) =
+                members.iter().zip(&plans).find(|(_, plan)| !plan.missing.is_empty())
+            {
+                drop(binding);
+                return Err(unresolved(&member.name, &member.mapped, &plan.missing, space));
+            }
+            let mut applied = Vec::with_capacity(members.len());
+            for (member, plan) in members.iter().zip(&plans) {
+                // SAFETY: mapped just now, nobody else has seen it, and this is done once: every way on from here
+                // leaves the loop.
+                let one = unsafe { bind::apply(&member.mapped, member.module(), plan) };
+                applied
+                    .push(one.map_err(|source| LoadError::Image { unit: member.name.to_string(), source })?);
+            }
+            let needs: Vec<_> = plans.iter().map(|plan| &*plan.members).collect();
+            let groups = circles(&needs);
+            let order: Vec<usize> = groups.iter().flatten().copied().collect();
+            let prepared = assemble(space, members, plans, applied, groups, &view, &held);
+            for one in &prepared {
+                space.add(&one.image);
+            }
+            drop(binding);
+            return Ok((prepared, order));
+        }
+    }
+}
+
+/// Makes images of what is bound: those that others need first.
+fn assemble(
+    space: &Arc<Space>,
+    members: Vec<Member>,
+    plans: Vec<Plan>,
+    applied: Vec<Applied>,
+    groups: Vec<Vec<usize>>,
+    view: &ProcessView,
+    held: &Held,
+) -> Vec<Prepared> {
+    let places: Vec<u64> = members.iter().map(|_| space.next_place()).collect();
+    let mut parts: Vec<_> = members.into_iter().zip(plans).zip(applied).map(Some).collect();
+    let mut done: Vec<Option<Prepared>> = parts.iter().map(|_| None).collect();
+    for group in groups {
+        let cycle = (group.len() > 1).then(Cycle::new);
+        for at in group {
+            let Some(((member, plan), mut applied)) = parts[at].take() else { continue };
+            let Member { name, mapped, module, mut libraries, began, mapped_at } = member;
+            for at in &plan.libraries {
+                if let Some(library) = view.owner(*at)
+                    && !libraries.iter().any(|known| Arc::ptr_eq(known, library))
+                {
+                    libraries.push(Arc::clone(library));
+                }
+            }
+            // Members of the same circle are not there yet, or hold on to each other by it.
+            let in_group = plan.members.iter().filter_map(|at| {
+                let other = done[*at].as_ref().map(|prepared| Arc::clone(&prepared.image))?;
+                (cycle.is_none() || !other.is_in(cycle.as_ref())).then_some(other)
+            });
+            let images = plan.images.iter().filter_map(|at| held.get(*at)).chain(in_group).collect();
+            let parts = Parts {
+                name,
+                mapped,
+                module,
+                images,
+                libraries,
+                space: Arc::clone(space),
+                sequence: places[at],
+                cycle: cycle.clone(),
+            };
+            let image = Image::new(parts, plan, &mut applied);
+            done[at] = Some(Prepared { image, applied, began, mapped_at });
+        }
+    }
+    done.into_iter().flatten().collect()
+}
+
+fn unresolved(unit: &str, mapped: &Mapped, missing: &[u32], space: &Space) -> LoadError {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let symbols = missing.iter().filter_map(|index| {
+        let symbol = mapped.symbols.get(*index)?;
+        let name = text(mapped.symbols.text(symbol.name.into())?);
+        let version = mapped.symbols.needed_version(*index).map(|version| text(version.name));
+        Some(Unresolved::new(&name, version.as_deref()))
+    });
+    LoadError::Unresolved {
+        unit: unit.to_owned(),
+        symbols: symbols.collect(),
+        asked: space.order.iter().copied().filter(|layer| layer.is_searched()).collect(),
+    }
+}
+
+/// Name and version of a symbol that was not found, unless it is one that the compiler's own start-up files refer to
+/// on the chance that somebody has it: of these, nobody has any who is not in the tables.
+fn wanted(mapped: &Mapped, index: u32) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    const START_UP: [&[u8]; 3] =
+        [b"__gmon_start__", b"_ITM_deregisterTMCloneTable", b"_ITM_registerTMCloneTable"];
+    let name = mapped.symbols.text(mapped.symbols.get(index)?.name.into())?;
+    if START_UP.contains(&name) {
+        return None;
+    }
+    let version = mapped.symbols.needed_version(index).map(|version| version.name.to_vec());
+    Some((name.to_vec(), version))
+}
