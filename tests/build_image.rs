@@ -73,7 +73,7 @@ fn other_tools_understand_it() {
     let headers = execute(Command::new("readelf").arg("-hldn").arg("--wide").arg(&image));
     assert_eq!(headers.stderr, "");
     for word in
-        ["DYN (Shared object file)", "GNU_RELRO", "libc.so.6", "libm.so.6", "SONAME", "RELR", "Hotbed"]
+        ["DYN (Shared object file)", "GNU_EH_FRAME", "libc.so.6", "libm.so.6", "SONAME", "RELR", "Hotbed"]
     {
         assert!(headers.stdout.contains(word), "no {word} in {}", headers.stdout);
     }

@@ -9,6 +9,7 @@ mod as_executed;
 mod bad_input;
 mod build_image;
 mod exceptions;
+mod image_shape;
 mod inputs;
 mod libraries;
 mod mutated;

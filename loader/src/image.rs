@@ -20,6 +20,8 @@ pub(crate) mod place;
 mod ready;
 pub(crate) mod registry;
 pub(crate) mod symbols;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tls;
 mod unwind;
 pub(crate) mod versions;
