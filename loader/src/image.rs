@@ -5,6 +5,7 @@
 //! constructors. An [`Image`] is what comes out of that, held by an `Arc`: as long as it is held, by the host or by
 //! another image that is bound to it, its code may be called.
 
+mod arena;
 pub(crate) mod bind;
 mod cycle;
 mod decisions;
@@ -39,7 +40,7 @@ use bind::{Applied, Plan};
 use decisions::Decisions;
 use elf::{SHN_ABS, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_TLS};
 use lifecycle::{Beginning, End};
-use map::Mapped;
+use map::{Mapped, Memory};
 use parking_lot::Mutex;
 use place::Place;
 use ready::Ready;
@@ -282,7 +283,14 @@ impl Image {
             let (beginning, end) = lifecycle::find(&body.mapped)?;
             protect(&body.mapped)?;
             let index = unwind::index(&body.mapped)?;
-            let known = registry::Entry::of_pages(self.range(), index, Weak::clone(&self.this));
+            let this = Weak::clone(&self.this);
+            let known = match &body.mapped.memory {
+                Memory::Own { .. } => registry::Entry::of_pages(self.range(), index, this),
+                Memory::Arena(lease) => {
+                    let (crowd, within) = lease.in_crowd();
+                    registry::Entry::in_crowd(crowd, within, self.range(), index, this)
+                }
+            };
             let _ = body.unwind.set((known, unwind::register(&body.mapped)?));
             let _ = body.end.set(end);
             if let Some(end) = body.end.get() {
@@ -352,10 +360,10 @@ impl Image {
         needed(&self.body.mapped).map(Cow::into_owned).collect()
     }
 
-    /// The addresses that it occupies.
+    /// The addresses that it occupies, from the first to the last. Small images share address space, and others may
+    /// have addresses in between.
     pub fn range(&self) -> Range<usize> {
-        let mapping = &self.body.mapped.mapping;
-        mapping.start()..mapping.start() + mapping.length()
+        self.body.mapped.memory.range()
     }
 
     /// How long loading it took; zeros as long as its constructors run.
@@ -562,7 +570,9 @@ pub(crate) fn needed(mapped: &Mapped) -> impl Iterator<Item = Cow<'static, str>>
 /// # Safety
 /// Nobody writes there any more.
 unsafe fn protect(mapped: &Mapped) -> Result<(), StartError> {
-    let Some(range) = mapped.headers.relro else { return Ok(()) };
+    let (Some(range), Memory::Own { mapping, .. }) = (mapped.headers.relro, &mapped.memory) else {
+        return Ok(());
+    };
     if mapped.place.segment(range.address, range.size).is_none_or(|segment| !segment.access.write) {
         return Err(ImageError::Damaged("what shall become read-only is not in a writable segment").into());
     }
@@ -571,7 +581,7 @@ unsafe fn protect(mapped: &Mapped) -> Result<(), StartError> {
     if end > start {
         let access = Access { read: true, ..Access::default() };
         // SAFETY: the range is in a segment of the image; the rest is the caller's promise.
-        unsafe { mapped.mapping.protect(start, end - start, access) }.map_err(StartError::System)?;
+        unsafe { mapping.protect(start, end - start, access) }.map_err(StartError::System)?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub(crate) struct TlsSegment {
 }
 
 /// What the program headers say.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Headers {
     /// Loadable segments: ascending, no two on one page, inside the file, not both writable and executable.
     pub(crate) segments: Vec<Segment>,

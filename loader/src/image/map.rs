@@ -1,8 +1,9 @@
 //! Mapping: from a file, a descriptor or bytes to memory in which nothing is relocated yet.
 
 use super::ImageError;
+use super::arena::{self, Alone, Lease};
 use super::dynamic::Dynamic;
-use super::headers::{self, HEADER_BYTES, Headers, Range};
+use super::headers::{self, HEADER_BYTES, Headers};
 use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE};
 use super::place::{Place, Segment};
 use super::symbols::Symbols;
@@ -12,6 +13,8 @@ use crate::sys::memory::{Access, Mapping, PAGE, page_down, page_up, read_at, siz
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -82,26 +85,47 @@ pub(crate) struct Mapped {
     /// The name it was mapped from.
     pub(crate) path: Option<PathBuf>,
     /// The memory itself.
-    pub(crate) mapping: Mapping,
+    pub(crate) memory: Memory,
 }
 
-/// Maps `source`; `name` is for bytes, which get a file in memory of that name.
+/// Whose the memory of an image is.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Its own.
+    Own {
+        /// All of it.
+        mapping: Mapping,
+        /// For a small one.
+        _alone: Option<Alone>,
+    },
+    /// A place in an arena.
+    Arena(Lease),
+}
+
+/// Maps `source`; `name` is for bytes, which may get a file in memory of that name.
 pub(crate) fn map(name: &str, source: ImageSource<'_>, options: &LoaderOptions) -> Result<Mapped, MapError> {
-    let map_file = |file: BorrowedFd<'_>, size, path| map_file(file, size, path, options.preferred_addresses);
     let path = source.path().map(Path::to_owned);
     match source {
         ImageSource::File(path_) => {
             let (file, status) = open_regular(path_).map_err(MapError::Read)?;
-            map_file(file.as_fd(), status.identity.size, path)
+            map_file(file.as_fd(), status.identity.size, path, options)
         }
-        ImageSource::Descriptor { file, .. } => map_file(file, size_of(file).map_err(MapError::Read)?, path),
+        ImageSource::Descriptor { file, .. } => {
+            map_file(file, size_of(file).map_err(MapError::Read)?, path, options)
+        }
         ImageSource::Bytes(bytes) => {
             // Refused before anything is copied.
-            headers::parse(&bytes[..bytes.len().min(HEADER_BYTES)], bytes.len() as u64)?;
+            let head = &bytes[..bytes.len().min(HEADER_BYTES)];
+            let headers = headers::parse(head, bytes.len() as u64)?;
+            if let Some(extent) = arena::extent(&headers)
+                && let Some(mapped) = into_arena(bytes, &headers, extent, None)?
+            {
+                return Ok(mapped);
+            }
             let file = memory_file(name).map_err(MapError::Map)?;
             let mut file = File::from(file);
             file.write_all(bytes).map_err(MapError::Map)?;
-            map_file(file.as_fd(), bytes.len() as u64, path)
+            map_alone(file.as_fd(), headers, None, options, None)
         }
     }
 }
@@ -110,20 +134,57 @@ fn map_file(
     file: BorrowedFd<'_>,
     size: u64,
     path: Option<PathBuf>,
-    preferred: bool,
+    options: &LoaderOptions,
 ) -> Result<Mapped, MapError> {
     let mut buffer = [MaybeUninit::uninit(); HEADER_BYTES];
     let read = read_at(file, &mut buffer, 0).map_err(MapError::Read)?;
     // SAFETY: that many bytes have been read.
     let bytes = unsafe { buffer[..read].assume_init_ref() };
     let headers = headers::parse(bytes, size)?;
+    let Some(extent) = arena::extent(&headers) else { return map_alone(file, headers, path, options, None) };
+    let alone = arena::alone();
+    if alone.is_none() {
+        let mut bytes = Vec::with_capacity(extent);
+        let length = extent.min(size as usize);
+        let read = read_at(file, &mut bytes.spare_capacity_mut()[..length], 0).map_err(MapError::Read)?;
+        // SAFETY: that many bytes have been read.
+        unsafe { bytes.set_len(read) };
+        if let Some(mapped) = into_arena(&bytes, &headers, extent, path.clone())? {
+            return Ok(mapped);
+        }
+    }
+    map_alone(file, headers, path, options, alone)
+}
 
+/// Copies a small image into an arena; `None` if it must have mappings of its own after all.
+fn into_arena(
+    bytes: &[u8],
+    headers: &Headers,
+    extent: usize,
+    path: Option<PathBuf>,
+) -> Result<Option<Mapped>, MapError> {
+    // Where memory cannot be executed that is mapped twice, a mapping of the file may be.
+    let Ok(lease) = Lease::new(bytes, headers, extent) else { return Ok(None) };
+    let [code, ..] = headers.segments.as_slice() else { return Ok(None) };
+    let base = lease.start().wrapping_sub(code.address as usize);
+    let mapped = read_tables(headers.clone(), base, path, Memory::Arena(lease))?;
+    Ok((mapped.layout.stride.map(NonZeroU32::get) == Some(arena::STRIDE as u32)).then_some(mapped))
+}
+
+/// Maps an image for itself.
+fn map_alone(
+    file: BorrowedFd<'_>,
+    headers: Headers,
+    path: Option<PathBuf>,
+    options: &LoaderOptions,
+    alone: Option<Alone>,
+) -> Result<Mapped, MapError> {
     let [first, rest @ ..] = headers.segments.as_slice() else {
         return Err(ImageError::Damaged("it has no loadable segment").into());
     };
     let start = page_down(first.offset as usize) as u64;
     // One that is linked for address zero has no address of its own.
-    let wish = (preferred && headers.first >= LOWEST).then_some(headers.first);
+    let wish = (options.preferred_addresses && headers.first >= LOWEST).then_some(headers.first);
     let mut mapping =
         Mapping::of_file(file, start, headers.span, first.access, wish).map_err(MapError::Map)?;
     let base = mapping.start().wrapping_sub(headers.first);
@@ -136,10 +197,19 @@ fn map_file(
         }
         end = fill(&mut mapping, &headers, segment, Some(file)).map_err(MapError::Map)?;
     }
+    read_tables(headers, base, path, Memory::Own { mapping, _alone: alone })
+}
 
+/// Reads the tables of what is in memory.
+fn read_tables(
+    headers: Headers,
+    base: usize,
+    path: Option<PathBuf>,
+    memory: Memory,
+) -> Result<Mapped, MapError> {
     let place = Place { base, segments: headers.segments.clone(), settled: false };
     let (dynamic, mut symbols, handle, layout);
-    // SAFETY: mapped as the segments say, and `Mapped` keeps the mapping as long as the symbols.
+    // SAFETY: in memory as the segments say, and `Mapped` keeps the memory as long as the symbols.
     unsafe {
         (handle, layout) = find_note(&place, &headers.notes)?;
         dynamic = Dynamic::read(&place, headers.dynamic)?;
@@ -157,7 +227,17 @@ fn map_file(
     {
         return Err(ImageError::Truncated("the thread-local segment").into());
     }
-    Ok(Mapped { headers, dynamic, symbols, place, handle, layout, path, mapping })
+    Ok(Mapped { headers, dynamic, symbols, place, handle, layout, path, memory })
+}
+
+impl Memory {
+    /// Its addresses. Those of a small image have others in between.
+    pub(crate) fn range(&self) -> Range<usize> {
+        match self {
+            Self::Own { mapping, .. } => mapping.start()..mapping.start() + mapping.length(),
+            Self::Arena(lease) => lease.range(),
+        }
+    }
 }
 
 /// Makes the memory of one segment: its contents from the file, unless they are mapped already, then zeros. Gives
@@ -202,7 +282,7 @@ fn fill(
 ///
 /// # Safety
 /// As for [`Place::table`].
-unsafe fn find_note(place: &Place, notes: &[Range]) -> Result<(usize, Layout), ImageError> {
+unsafe fn find_note(place: &Place, notes: &[headers::Range]) -> Result<(usize, Layout), ImageError> {
     for range in notes {
         // SAFETY: the caller's promise.
         let Some(bytes) = (unsafe { place.table::<u8>(range.address, range.size as usize) }) else {

@@ -10,10 +10,11 @@
 
 use super::Image;
 use crate::sys::memory::PAGE;
-use parking_lot::Mutex;
+use crate::sys::threads::at_fork;
+use parking_lot::{Mutex, MutexGuard};
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Once, Weak};
 
 const ROOT_BITS: u32 = 12;
 const MIDDLE_BITS: u32 = 12;
@@ -27,8 +28,28 @@ type Middle = [AtomicPtr<Leaf>; 1 << MIDDLE_BITS];
 
 static ROOT: [AtomicPtr<Middle>; 1 << ROOT_BITS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; 1 << ROOT_BITS];
-/// Guards changes.
-static UNUSED: Mutex<Vec<&'static Record>> = Mutex::new(Vec::new());
+static UNUSED: Mutex<Unused> = Mutex::new(Unused { records: Vec::new(), crowds: Vec::new() });
+
+/// What can be used again.
+struct Unused {
+    records: Vec<&'static Record>,
+    crowds: Vec<&'static Crowd>,
+}
+
+/// Takes the lock. Whoever forks takes it before and gives it back after, so that a child never finds it taken by a
+/// thread it does not have.
+fn unused() -> MutexGuard<'static, Unused> {
+    extern "C" fn before() {
+        std::mem::forget(UNUSED.lock());
+    }
+    extern "C" fn after() {
+        // SAFETY: locked by `before` in this thread, and its guard is forgotten.
+        unsafe { UNUSED.force_unlock() };
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| at_fork(before, after, after));
+    UNUSED.lock()
+}
 
 /// An image as it is known by its addresses.
 #[derive(Default)]
@@ -55,7 +76,7 @@ pub(crate) struct Unwindable {
 /// same offsets in both.
 #[derive(Debug)]
 pub(crate) struct Crowd {
-    start: usize,
+    start: AtomicUsize,
     region: usize,
     /// One for each [`GRANULE`] of a region.
     members: Box<[AtomicPtr<Record>]>,
@@ -115,18 +136,32 @@ impl Drop for Entry {
             word.store(0, Ordering::Relaxed);
         }
         *self.record.image.lock() = Weak::new();
-        UNUSED.lock().push(self.record);
+        unused().records.push(self.record);
     }
 }
 
 impl Crowd {
-    /// Makes `2 * region` bytes from `start` a crowd, for the rest of the process.
+    /// Makes `2 * region` bytes from `start` a crowd.
     pub(crate) fn new(start: usize, region: usize) -> &'static Self {
-        let mut members = Vec::new();
-        members.resize_with(region / GRANULE, AtomicPtr::default);
-        let crowd: &'static Self = Box::leak(Box::new(Self { start, region, members: members.into() }));
+        let unused = {
+            let crowds = &mut unused().crowds;
+            crowds.iter().position(|crowd| crowd.region == region).map(|at| crowds.swap_remove(at))
+        };
+        let crowd = unused.unwrap_or_else(|| {
+            let mut members = Vec::new();
+            members.resize_with(region / GRANULE, AtomicPtr::default);
+            Box::leak(Box::new(Self { start: AtomicUsize::new(0), region, members: members.into() }))
+        });
+        crowd.start.store(start, Ordering::Release);
         set(&(start..start + 2 * region), std::ptr::from_ref(crowd) as usize | CROWD);
         crowd
+    }
+
+    /// Its address space is given back; no image is in it any more.
+    pub(crate) fn leave(&'static self) {
+        let start = self.start.load(Ordering::Relaxed);
+        set(&(start..start + 2 * self.region), 0);
+        unused().crowds.push(self);
     }
 
     fn members_of(&self, within: &Range<usize>) -> &[AtomicPtr<Record>] {
@@ -135,7 +170,7 @@ impl Crowd {
     }
 
     fn find(&self, address: usize) -> Option<&'static Record> {
-        let offset = (address - self.start) % self.region;
+        let offset = address.wrapping_sub(self.start.load(Ordering::Acquire)) % self.region;
         let record = self.members.get(offset / GRANULE)?.load(Ordering::Acquire);
         // SAFETY: a record is never freed.
         unsafe { record.as_ref() }
@@ -152,7 +187,6 @@ pub(crate) fn unwindable(address: usize) -> Option<Unwindable> {
 }
 
 /// The image at an address, unless it is ending.
-#[allow(dead_code, reason = "what units are told about addresses comes next")]
 pub(crate) fn image_at(address: usize) -> Option<Arc<Image>> {
     let image = find(address)?.image.lock().upgrade()?;
     // The record may have been used again meanwhile.
@@ -160,7 +194,7 @@ pub(crate) fn image_at(address: usize) -> Option<Arc<Image>> {
 }
 
 fn record(range: Range<usize>, unwind: Option<usize>, image: Weak<Image>) -> &'static Record {
-    let record = UNUSED.lock().pop().unwrap_or_else(|| Box::leak(Box::default()));
+    let record = unused().records.pop().unwrap_or_else(|| Box::leak(Box::default()));
     record.start.store(range.start, Ordering::Relaxed);
     record.end.store(range.end, Ordering::Relaxed);
     record.unwind.store(unwind.unwrap_or(0), Ordering::Relaxed);
@@ -271,5 +305,6 @@ mod tests {
         }
         drop(entries);
         assert_eq!(unwindable(start), None);
+        crowd.leave();
     }
 }

@@ -17,18 +17,18 @@ const PC_RELATIVE_4: u8 = 0x1b;
 
 /// Address of the index of the image's unwind tables, in memory.
 pub(super) fn index(mapped: &Mapped) -> Result<Option<usize>, ImageError> {
-    let Some(index) = mapped.headers.unwind else { return Ok(None) };
-    let readable = mapped.place.segment(index.address, index.size.max(8));
-    if readable.is_none_or(|segment| !segment.access.read || segment.access.write) || index.address % 4 != 0 {
-        return Err(ImageError::Truncated("the index of its unwind tables"));
+    if let Some((address, size)) = mapped.layout.frames {
+        check(mapped, address, size)?;
     }
+    let Some(index) = mapped.headers.unwind else { return Ok(None) };
+    check(mapped, index.address, index.size.max(8))?;
     Ok(Some(mapped.place.at(index.address)))
 }
 
 /// Sees to it that the unwinder finds the image; gives what must be kept as long as the image, if anything.
 ///
 /// # Safety
-/// The image stays mapped as long as the registration, and is known to the registry.
+/// The image stays mapped as long as the registration, is known to the registry, and [`index`] was not against it.
 pub(super) unsafe fn register(mapped: &Mapped) -> Result<Option<Registration>, ImageError> {
     let Some(index) = mapped.headers.unwind else { return Ok(None) };
     if hook::holds() {
@@ -38,14 +38,18 @@ pub(super) unsafe fn register(mapped: &Mapped) -> Result<Option<Registration>, I
         Some((address, _)) => address,
         None => by_index(mapped, index)?,
     };
-    if section % 4 != 0
-        || mapped.place.segment(section, 4).is_none_or(|segment| !segment.access.read || segment.access.write)
-    {
-        return Err(ImageError::Truncated("its unwind tables"));
-    }
     // SAFETY: it lies in read-only memory of the image; that it is well formed follows from the checksum, which says
     // that it is what lld wrote, with a zero at the end.
     Ok(unsafe { Registration::new(mapped.place.at(section)) })
+}
+
+/// Whether there are aligned tables that nobody writes to.
+fn check(mapped: &Mapped, address: u64, size: u64) -> Result<(), ImageError> {
+    let segment = mapped.place.segment(address, size);
+    if address % 4 != 0 || segment.is_none_or(|segment| !segment.access.read || segment.access.write) {
+        return Err(ImageError::Truncated("its unwind tables"));
+    }
+    Ok(())
 }
 
 /// Where the section is, as the index says.
@@ -57,5 +61,7 @@ fn by_index(mapped: &Mapped, index: Range) -> Result<u64, ImageError> {
         return Err(ImageError::Unsupported("the index of its unwind tables is of an unknown kind".into()));
     }
     let distance = i32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-    Ok((index.address + 4).wrapping_add_signed(distance.into()))
+    let section = (index.address + 4).wrapping_add_signed(distance.into());
+    check(mapped, section, 4)?;
+    Ok(section)
 }

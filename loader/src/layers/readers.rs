@@ -41,6 +41,7 @@ impl Section {
         // A thread that ends uses the first.
         let stripe = STRIPE.try_with(|stripe| {
             if stripe.get() == usize::MAX {
+                ONCE.call_once(|| at_fork(before_fork, after_fork, in_child));
                 stripe.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
             }
             stripe.get()
@@ -58,17 +59,28 @@ impl Drop for Section {
     }
 }
 
+static ONCE: Once = Once::new();
+
+extern "C" fn before_fork() {
+    // Given back by the same thread afterwards, in both processes.
+    std::mem::forget(WAITING.lock());
+}
+
+extern "C" fn after_fork() {
+    // SAFETY: `before_fork` has locked it in this thread, and its guard is forgotten.
+    unsafe { WAITING.force_unlock() };
+}
+
+extern "C" fn in_child() {
+    // Sections of threads that the child does not have will never be left. This thread is in none.
+    for stripe in &COUNTS {
+        stripe.0.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+    after_fork();
+}
+
 /// Waits until every section that is open now has been left. Not to be called in one.
 pub(crate) fn wait_for_readers() {
-    extern "C" fn nothing() {}
-    extern "C" fn alone() {
-        // Sections of threads that the child does not have will never be left.
-        for stripe in &COUNTS {
-            stripe.0.iter().for_each(|count| count.store(0, Ordering::Relaxed));
-        }
-    }
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| at_fork(nothing, nothing, alone));
     let _one_at_a_time = WAITING.lock();
     for _ in 0..2 {
         let phase = PHASE.fetch_add(1, Ordering::SeqCst) & 1;

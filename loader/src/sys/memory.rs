@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -161,6 +162,86 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range is ours, and whoever drops it has ended all use of it.
         unsafe { libc::munmap(self.start as *mut _, self.length) };
+    }
+}
+
+/// Two regions of the same length one behind the other: memory for code, and memory for data. Given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    start: usize,
+    region: usize,
+    /// The memory for code once more, where it can be written.
+    writer: usize,
+}
+
+impl Shelf {
+    /// Regions of `region` bytes, a multiple of [`PAGE`].
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn new(region: usize) -> io::Result<Self> {
+        let file = super::files::memory_file("hotbed arena")?;
+        // SAFETY: makes a file that nobody else has yet longer.
+        if unsafe { libc::ftruncate(file.as_raw_fd(), file_offset(region as u64)?) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let shared = libc::MAP_SHARED;
+        let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let map = |place: usize, length, access, flags, file| {
+            // SAFETY: at a place of the system's choice, or over what this function has reserved.
+            let start = unsafe { libc::mmap(place as *mut _, length, access, flags, file, 0) };
+            if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(start as usize) }
+        };
+        let start = map(0, 2 * region, libc::PROT_READ | libc::PROT_WRITE, private, -1)?;
+        // From here on dropping it gives everything back.
+        let mut shelf = Self { start, region, writer: 0 };
+        let fixed = shared | libc::MAP_FIXED;
+        map(start, region, libc::PROT_READ | libc::PROT_EXEC, fixed, file.as_raw_fd())?;
+        shelf.writer = map(0, region, libc::PROT_READ | libc::PROT_WRITE, shared, file.as_raw_fd())?;
+        Ok(shelf)
+    }
+
+    /// Address of the first region.
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Writes code at an offset. What is there must not be in use.
+    pub(crate) fn put_code(&mut self, at: usize, bytes: &[u8]) {
+        if at + bytes.len() <= self.region {
+            // SAFETY: inside of the mapping, which nobody has references into.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), (self.writer + at) as *mut u8, bytes.len()) };
+        }
+    }
+
+    /// Writes data at an offset. What is there must not be in use.
+    pub(crate) fn put_data(&mut self, at: usize, bytes: &[u8]) {
+        if at + bytes.len() <= self.region {
+            let target = (self.start + self.region + at) as *mut u8;
+            // SAFETY: inside of the mapping, which nobody has references into.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+        }
+    }
+
+    /// Puts zeros into a range of offsets of the data. What is there must not be in use.
+    pub(crate) fn clear_data(&mut self, range: std::ops::Range<usize>) {
+        if range.end <= self.region {
+            let target = (self.start + self.region + range.start) as *mut u8;
+            // SAFETY: inside of the mapping, which nobody has references into.
+            unsafe { target.write_bytes(0, range.len()) };
+        }
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        // SAFETY: the ranges are ours, and whoever drops it has ended all use of them.
+        unsafe {
+            libc::munmap(self.start as *mut _, 2 * self.region);
+            if self.writer != 0 {
+                libc::munmap(self.writer as *mut _, self.region);
+            }
+        }
     }
 }
 

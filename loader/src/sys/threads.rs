@@ -87,6 +87,23 @@ pub(crate) fn at_fork(before: extern "C" fn(), parent: extern "C" fn(), child: e
     unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
 }
 
+/// Runs `run` in a child process, and gives its exit status, or nothing if it ended otherwise or took long.
+#[cfg(test)]
+pub(crate) fn in_child(run: impl FnOnce() -> u8) -> Option<u8> {
+    // SAFETY: the child runs what the test gives, and ends without anything of the parent's being run.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::alarm(20);
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+            libc::_exit(result.map_or(255, i32::from));
+        }
+        let mut status = 0;
+        let ended = libc::waitpid(child, &raw mut status, 0);
+        (ended == child && libc::WIFEXITED(status)).then(|| libc::WEXITSTATUS(status) as u8)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test shall say where")]
