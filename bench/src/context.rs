@@ -4,6 +4,7 @@
 use crate::Result;
 use crate::process;
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -78,6 +79,42 @@ impl Context {
     /// A path in the scratch folder.
     pub(crate) fn scratch_path(&self, name: &str) -> PathBuf {
         self.scratch.join(name)
+    }
+
+    /// A folder that lasts from run to run, for what takes long to make: made by `make` the first time and when `from`,
+    /// which stands for everything it is made from, is another one.
+    ///
+    /// # Errors
+    /// Those of `make`, which gets the folder to fill, and when there cannot be such a folder.
+    pub(crate) fn kept(
+        &self,
+        name: &str,
+        from: &impl Hash,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let mut hasher = DefaultHasher::new();
+        from.hash(&mut hasher);
+        let all = self.scratch.with_file_name("bench-kept");
+        let folder = all.join(format!("{name}-{:016x}", hasher.finish()));
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let unfinished = all.join(format!("{name}.new"));
+        let why = |error| format!("cannot make {}: {error}", folder.display());
+        // What is there is of an earlier build, or of a run that was ended.
+        if let Ok(entries) = std::fs::read_dir(&all) {
+            for entry in entries.flatten() {
+                let begins =
+                    entry.file_name().to_str().and_then(|file| file.strip_prefix(name).map(str::to_owned));
+                if begins.is_some_and(|rest| rest == ".new" || (rest.len() == 17 && rest.starts_with('-'))) {
+                    std::fs::remove_dir_all(entry.path()).map_err(why)?;
+                }
+            }
+        }
+        std::fs::create_dir_all(&unfinished).map_err(why)?;
+        make(&unfinished)?;
+        std::fs::rename(&unfinished, &folder).map_err(why)?;
+        Ok(folder)
     }
 
     /// Writes a file in the scratch folder.

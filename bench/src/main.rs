@@ -11,18 +11,28 @@
 //! | `measure` | interleaving, warm-up, medians |
 //! | `context` | where the command, the plugin, the inputs and the scratch folder are |
 //! | `process` | programs that are run to the end |
+//! | `side` | one side of a row in a process of its own |
+//! | `elf` | the little that the bench reads of linked files |
+//! | `generated` | sources and images that the bench makes up |
+//! | `template` | many tiny images out of one |
+//! | `memory` | what the system says about this process's memory |
 //! | `peers` | what Hotbed is compared with in process: `dlopen`, LLJIT |
 //! | `runner` | each row in a process of its own |
 //! | `report` | the table, JSON, Markdown and the plot |
 
 mod context;
+mod elf;
+mod generated;
 mod measure;
+mod memory;
 mod peers;
 mod process;
 mod report;
 mod row;
 mod rows;
 mod runner;
+mod side;
+mod template;
 
 use clap::{Parser, Subcommand};
 use context::Context;
@@ -67,6 +77,17 @@ enum Command {
         /// Where the outcome goes.
         outcome: PathBuf,
     },
+    /// Measure one side of a row in this process and write its figures to a file; what rows do whose sides must not
+    /// share a process.
+    #[command(hide = true)]
+    Side {
+        /// Id of the side.
+        id: String,
+        /// Where the figures go.
+        figures: PathBuf,
+        /// What the side wants to know.
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -79,6 +100,9 @@ fn main() -> ExitCode {
             run(&rows, if json { Format::Json } else { Format::Table }, write)
         }
         Command::Row { id, outcome } => runner::measure_here(&id, &outcome).map(|()| true),
+        Command::Side { id, figures, arguments } => {
+            side::measure_here(&id, &figures, &arguments).map(|()| true)
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -25,6 +25,8 @@ impl Turns {
     pub(crate) const QUICK: Self = Self { warm_up: 3, wanted: 60, time: Duration::from_secs(10) };
     /// For work that takes less than a millisecond.
     pub(crate) const TINY: Self = Self { warm_up: 20, wanted: 600, time: Duration::from_secs(10) };
+    /// For work that needs a process of its own for each measurement.
+    pub(crate) const PROCESSES: Self = Self { warm_up: 1, wanted: 15, time: Duration::from_secs(10) };
 
     /// Fewest turns.
     const LEAST: usize = 7;
@@ -43,26 +45,70 @@ impl Turns {
         mut ours: impl FnMut() -> Result<Duration>,
         mut peer: impl FnMut() -> Result<Duration>,
     ) -> Result<Outcome> {
-        let (mut our_times, mut peer_times) = (Vec::new(), Vec::new());
+        let figure = |time: Duration| (time, time.as_secs_f64() * unit.per_second());
+        self.alternate(|| Ok(figure(ours()?)), || Ok(figure(peer()?)))
+    }
+
+    /// Measures both sides in turn, where each gives a figure in the row's unit: because it is no time, or because
+    /// somebody else held the clock. What a turn takes is the time that a side's closure runs.
+    ///
+    /// # Errors
+    /// The first error of either side.
+    pub(crate) fn compare_figures(
+        self,
+        mut ours: impl FnMut() -> Result<f64>,
+        mut peer: impl FnMut() -> Result<f64>,
+    ) -> Result<Outcome> {
+        self.alternate(|| timed(&mut ours), || timed(&mut peer))
+    }
+
+    /// Repeats a measurement that gives both figures, ours first, in the row's unit.
+    ///
+    /// # Errors
+    /// The first error.
+    pub(crate) fn repeat(self, mut both: impl FnMut() -> Result<(f64, f64)>) -> Result<Outcome> {
+        let (mut our_figures, mut peer_figures) = (Vec::new(), Vec::new());
         self.take(|turn| {
-            let (our_time, peer_time);
-            if turn.is_multiple_of(2) {
-                our_time = ours()?;
-                peer_time = peer()?;
-            } else {
-                peer_time = peer()?;
-                our_time = ours()?;
-            }
+            let (time, (ours, peer)) = timed(&mut both)?;
             if turn >= self.warm_up {
-                our_times.push(our_time);
-                peer_times.push(peer_time);
+                our_figures.push(ours);
+                peer_figures.push(peer);
             }
-            Ok(our_time.max(peer_time))
+            Ok(time)
         })?;
         Ok(Outcome {
-            n: our_times.len(),
-            ours: median(our_times, unit),
-            peer: Peer::Measured(median(peer_times, unit)),
+            n: our_figures.len(),
+            ours: median(our_figures),
+            peer: Peer::Measured(median(peer_figures)),
+        })
+    }
+
+    /// Takes both sides in changing order; each gives the time it took and its figure.
+    fn alternate(
+        self,
+        mut ours: impl FnMut() -> Result<(Duration, f64)>,
+        mut peer: impl FnMut() -> Result<(Duration, f64)>,
+    ) -> Result<Outcome> {
+        let (mut our_figures, mut peer_figures) = (Vec::new(), Vec::new());
+        self.take(|turn| {
+            let (our, other);
+            if turn.is_multiple_of(2) {
+                our = ours()?;
+                other = peer()?;
+            } else {
+                other = peer()?;
+                our = ours()?;
+            }
+            if turn >= self.warm_up {
+                our_figures.push(our.1);
+                peer_figures.push(other.1);
+            }
+            Ok(our.0.max(other.0))
+        })?;
+        Ok(Outcome {
+            n: our_figures.len(),
+            ours: median(our_figures),
+            peer: Peer::Measured(median(peer_figures)),
         })
     }
 
@@ -76,15 +122,15 @@ impl Turns {
         mut ours: impl FnMut() -> Result<Duration>,
         missing: String,
     ) -> Result<Outcome> {
-        let mut times = Vec::new();
+        let mut figures = Vec::new();
         self.take(|turn| {
             let time = ours()?;
             if turn >= self.warm_up {
-                times.push(time);
+                figures.push(time.as_secs_f64() * unit.per_second());
             }
             Ok(time)
         })?;
-        Ok(Outcome { n: times.len(), ours: median(times, unit), peer: Peer::Missing(missing) })
+        Ok(Outcome { n: figures.len(), ours: median(figures), peer: Peer::Missing(missing) })
     }
 
     /// Calls `turn` with the number of each turn; it gives the time of its slower side.
@@ -106,14 +152,12 @@ impl Turns {
     }
 }
 
-/// The median in `unit`; not a number when there is none.
-fn median(mut times: Vec<Duration>, unit: Unit) -> f64 {
-    times.sort_unstable();
-    let middle = times.len() / 2;
-    let at = |index: usize| times.get(index).map_or(f64::NAN, Duration::as_secs_f64);
-    let seconds =
-        if times.len() % 2 == 1 { at(middle) } else { (at(middle.wrapping_sub(1)) + at(middle)) / 2.0 };
-    seconds * unit.per_second()
+/// The median; not a number when there is none.
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    let at = |index: usize| figures.get(index).copied().unwrap_or(f64::NAN);
+    if figures.len() % 2 == 1 { at(middle) } else { (at(middle.wrapping_sub(1)) + at(middle)) / 2.0 }
 }
 
 /// How long `work` takes, and what it gives.
@@ -134,10 +178,9 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle_one() {
-        let times = |values: &[u64]| values.iter().map(|v| Duration::from_millis(*v)).collect();
-        assert_eq!(median(times(&[9, 1, 5]), Unit::Milliseconds), 5.0);
-        assert_eq!(median(times(&[4, 1, 2, 9]), Unit::Milliseconds), 3.0);
-        assert!(median(Vec::new(), Unit::Milliseconds).is_nan());
+        assert_eq!(median(vec![9.0, 1.0, 5.0]), 5.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), 3.0);
+        assert!(median(Vec::new()).is_nan());
     }
 
     #[test]
@@ -156,6 +199,19 @@ mod tests {
         let outcome = turns.compare(Unit::Milliseconds, side('o', [900, 2]), side('p', [700, 4])).unwrap();
         assert_eq!(outcome, Outcome { ours: 2.0, peer: Peer::Measured(4.0), n: 3 });
         assert_eq!(*order.borrow(), "oppooppoop");
+    }
+
+    #[test]
+    fn a_measurement_of_both_gives_both_medians() {
+        let mut turn = 0.0;
+        let turns = Turns { warm_up: 1, wanted: 3, time: Duration::from_secs(60) };
+        let outcome = turns.repeat(|| {
+            turn += 1.0;
+            Ok((turn, turn * 10.0))
+        });
+        assert_eq!(outcome.unwrap(), Outcome { ours: 3.0, peer: Peer::Measured(30.0), n: 3 });
+        let outcome = turns.compare_figures(|| Ok(2.5), || Ok(5.0)).unwrap();
+        assert_eq!(outcome, Outcome { ours: 2.5, peer: Peer::Measured(5.0), n: 3 });
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) enum Unit {
     Milliseconds,
     /// Microseconds.
     Microseconds,
+    /// Kilobytes of 1024 bytes, as `/proc` counts memory.
+    Kilobytes,
     /// Things.
     Count,
 }
@@ -156,12 +158,12 @@ impl Outcome {
 }
 
 impl Unit {
-    /// How many of it a second has; 1 for a count.
+    /// How many of it a second has; 1 for what is no time.
     pub(crate) fn per_second(self) -> f64 {
         match self {
             Self::Milliseconds => 1e3,
             Self::Microseconds => 1e6,
-            Self::Count => 1.0,
+            Self::Kilobytes | Self::Count => 1.0,
         }
     }
 
@@ -170,6 +172,7 @@ impl Unit {
         match self {
             Self::Milliseconds => "ms",
             Self::Microseconds => "us",
+            Self::Kilobytes => "kB",
             Self::Count => "count",
         }
     }

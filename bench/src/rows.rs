@@ -1,11 +1,19 @@
 //! The rows, one file a topic. A new row is a function that gives an outcome, a line in its topic's table, and a bar in
 //! `bench/bars.tsv`.
 
-mod compile;
+mod calls;
+pub(crate) mod compile;
+mod image;
+mod images;
 mod load;
+mod lookup;
+mod scale;
 mod start;
+mod throw;
 
+use crate::generated;
 use crate::row::Row;
+use crate::side::Side;
 
 /// Every row, in the order in which they are shown and measured.
 pub(crate) const ALL: &[Row] = &[
@@ -13,9 +21,36 @@ pub(crate) const ALL: &[Row] = &[
     start::HELLO_TCC,
     start::SQLITE_EXE,
     compile::SOURCE_TO_CALL,
-    load::IMAGE_CALL,
+    image::FIRST_IMAGE_CALL,
     load::OBJECT_TO_CALL,
     load::CHAIN_4000,
     compile::WORKER,
     start::WARM_COMPILES,
+    image::IMAGE_CALL,
+    image::IMAGE_CALL_PREFERRED,
+    image::IMAGE_FLOOR,
+    image::IMAGE_CALL_CROWDED,
+    images::IMAGES_50,
+    images::IMAGES_50_MEMORY,
+    lookup::LOOKUP_HIT,
+    lookup::LOOKUP_MISS,
+    calls::IMPORT_CALL,
+    throw::THROW_10000,
+    throw::THROW_LOAD,
+    scale::UNITS_100000,
+    scale::UNLOAD_MEMORY,
+    scale::UNLOAD_MAPPINGS,
+];
+
+/// Every side that has a process of its own.
+pub(crate) const SIDES: &[Side] = &[
+    generated::BUILD_IMAGES,
+    images::OUR_MEMORY,
+    images::PEER_MEMORY,
+    lookup::OUR_LOOKUP,
+    lookup::PEER_LOOKUP,
+    throw::AMONG_UNITS,
+    throw::AFTER_LOADS,
+    scale::UNITS,
+    scale::UNLOADS,
 ];

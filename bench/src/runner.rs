@@ -39,7 +39,10 @@ pub(crate) fn measure_apart(row: &Row, context: &Context) -> Result<Outcome> {
 }
 
 /// Waits for a child, but not for ever.
-fn wait(child: &mut Child) -> Result<ExitStatus> {
+///
+/// # Errors
+/// When it had to be ended, or the system refuses to wait.
+pub(crate) fn wait(child: &mut Child) -> Result<ExitStatus> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {

@@ -44,9 +44,17 @@ impl SharedLibrary {
     /// # Errors
     /// What the dynamic linker says.
     pub(crate) fn open(path: &LibraryPath) -> Result<Self> {
+        Self::open_with(path, libc::RTLD_NOW | libc::RTLD_LOCAL)
+    }
+
+    /// Opens a library with the flags of `dlopen`.
+    ///
+    /// # Errors
+    /// What the dynamic linker says.
+    pub(crate) fn open_with(path: &LibraryPath, flags: c_int) -> Result<Self> {
         // SAFETY: the path ends with a zero. The libraries of the bench are its own, made by compilers; their
         // constructors expect nothing.
-        let handle = unsafe { libc::dlopen(path.0.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        let handle = unsafe { libc::dlopen(path.0.as_ptr(), flags) };
         NonNull::new(handle).map(Self).ok_or_else(|| last_error().into())
     }
 
@@ -55,13 +63,18 @@ impl SharedLibrary {
     /// # Errors
     /// When the library has no such symbol.
     pub(crate) fn entry(&self, symbol: &CStr) -> Result<Entry> {
+        // SAFETY: the rows ask only for functions of this type, of sources they wrote or whose header says so.
+        Ok(unsafe { std::mem::transmute::<usize, Entry>(self.address(symbol)?) })
+    }
+
+    /// The address of a symbol.
+    ///
+    /// # Errors
+    /// When the library has no such symbol.
+    pub(crate) fn address(&self, symbol: &CStr) -> Result<usize> {
         // SAFETY: the handle is open as long as `self`, and the name ends with a zero.
         let address = unsafe { libc::dlsym(self.0.as_ptr(), symbol.as_ptr()) };
-        if address.is_null() {
-            return Err(last_error().into());
-        }
-        // SAFETY: the rows ask only for functions of this type, of sources they wrote or whose header says so.
-        Ok(unsafe { std::mem::transmute::<*mut c_void, Entry>(address) })
+        if address.is_null() { Err(last_error().into()) } else { Ok(address as usize) }
     }
 }
 
@@ -70,6 +83,20 @@ impl Drop for SharedLibrary {
         // SAFETY: the handle was opened once for this value and nobody else closes it.
         unsafe { libc::dlclose(self.0.as_ptr()) };
     }
+}
+
+/// Opens a library with everything bound at once, and its symbols for everybody in the process.
+///
+/// # Errors
+/// What the dynamic linker says.
+pub(crate) fn open_for_all(path: &Path) -> Result<SharedLibrary> {
+    SharedLibrary::open_with(&LibraryPath::new(path)?, libc::RTLD_NOW | libc::RTLD_GLOBAL)
+}
+
+/// The address of `symbol` as anybody in the process finds it; nought if nobody has it.
+pub(crate) fn find_for_all(symbol: &CStr) -> usize {
+    // SAFETY: the name ends with a zero.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) as usize }
 }
 
 /// What the dynamic linker says about this thread's last failure.

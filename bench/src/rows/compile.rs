@@ -85,7 +85,7 @@ fn worker(context: &Context) -> Result<Outcome> {
 }
 
 /// A runtime without a store, with the plugin that lies beside the bench.
-pub(super) fn runtime(context: &Context, isolation: Isolation) -> Result<Runtime> {
+pub(crate) fn runtime(context: &Context, isolation: Isolation) -> Result<Runtime> {
     Ok(Runtime::builder().no_cache().back_end(context.plugin()).isolation(isolation).build()?)
 }
 

@@ -1,30 +1,18 @@
-//! From bytes that hold machine code to a call of it: an image against `dlopen`, objects against LLJIT and against the
-//! linker as a process. The clock stops when a function has been called; closing and unloading are not in the figures.
+//! From an object's bytes to a call of its code: against LLJIT and against the linker as a process. The clock stops when a function has been called; closing and unloading are not in the figures.
 
 use super::compile::runtime;
 use crate::Result;
 use crate::context::Context;
 use crate::measure::{Turns, timed};
 use crate::peers::lljit::Lljit;
-use crate::peers::shared_library::{Callee, Entry, LibraryPath, SharedLibrary};
+use crate::peers::shared_library::{Callee, Entry};
 use crate::process::{clang, output_of, tool};
 use crate::row::{Outcome, Row, Unit};
 use hotbed::{Isolation, Object, Runtime};
-use hotbed_loader::image::ImageSource;
-use hotbed_loader::{Loader, LoaderOptions};
 use std::cell::Cell;
 use std::fmt::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// See [`image_call`].
-pub(super) const IMAGE_CALL: Row = Row {
-    id: "first.image-call",
-    what: "sqlite3 image (sealed, -O0) mapped, bound, initialised, one call; its dependencies are open already",
-    peer: "dlopen(RTLD_NOW, RTLD_LOCAL) + dlsym + call of that very file",
-    unit: Unit::Microseconds,
-    run: image_call,
-};
 
 /// See [`object_to_call`].
 pub(super) const OBJECT_TO_CALL: Row = Row {
@@ -49,44 +37,6 @@ const VERSION: &std::ffi::CStr = c"sqlite3_libversion_number";
 
 /// How many functions the chain has.
 const CHAIN: i32 = 4000;
-
-fn image_call(context: &Context) -> Result<Outcome> {
-    let sqlite = context.library("sqlite3")?;
-    let image = context.scratch_path("sqlite3.hbi");
-    let mut build = context.hotbed(&["image", "build", "-o"]);
-    output_of(
-        build.arg(&image).args(["-w", "-O0"]).args(&sqlite.flags).args(&sqlite.files).args(&sqlite.libraries),
-    )?;
-
-    // What the image needs is open already: the bench itself needs libc, and libm is opened here for both sides.
-    let _math = SharedLibrary::open(&LibraryPath::new("libm.so.6".as_ref())?)?;
-    let callee = Callee::new(image.clone(), VERSION)?;
-    let expected = callee.open_and_call()?.1;
-    let loader = Loader::new(LoaderOptions::default());
-
-    let ours = || {
-        let (time, (mapped, version)) = timed(|| {
-            let mapped = loader.load_image("sqlite3", ImageSource::File(&image))?;
-            let function = mapped.get("sqlite3_libversion_number").ok_or("the image has no such function")?;
-            // SAFETY: the address is that of sqlite3_libversion_number, whose type sqlite3.h gives.
-            let entry = unsafe { std::mem::transmute::<usize, Entry>(function.address) };
-            // SAFETY: it takes nothing and returns a constant.
-            let version = unsafe { entry() };
-            Ok((mapped, version))
-        })?;
-        drop(mapped);
-        expect(version, expected)?;
-        Ok(time)
-    };
-    let peer = || {
-        let (time, (library, version)) = timed(|| callee.open_and_call())?;
-        drop(library);
-        expect(version, expected)?;
-        // Were it still open, the next turn would measure nothing.
-        if callee.is_open() { Err("dlclose leaves the image open".into()) } else { Ok(time) }
-    };
-    Turns::TINY.compare(Unit::Microseconds, ours, peer)
-}
 
 fn object_to_call(context: &Context) -> Result<Outcome> {
     let sqlite = context.library("sqlite3")?;
