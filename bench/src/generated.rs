@@ -86,7 +86,7 @@ pub(crate) struct Generated {
     pub(crate) name: String,
     /// The C source.
     pub(crate) text: String,
-    /// Its exported functions but for the entry.
+    /// Its exported functions but for the entry and one that allocates.
     pub(crate) functions: Vec<String>,
     /// The function, without parameters, that gives the unit's number.
     pub(crate) entry: String,
@@ -159,6 +159,9 @@ pub(crate) fn unit(number: usize, functions: usize) -> Result<Generated> {
         }
         names.push(function);
     }
+    // Every unit needs something of the C library itself: an image that needs the maths library alone is refused by the
+    // system's loader, which looks for the version that allows `DT_RELR` among those of the C library.
+    writeln!(text, "void *{name}_allocate(int x) {{ return calloc((unsigned)x, sizeof cells); }}")?;
     let entry = format!("{name}_entry");
     writeln!(text, "int {entry}(void) {{ return {number}; }}")?;
     Ok(Generated { name, text, functions: names, entry })

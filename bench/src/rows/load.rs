@@ -150,6 +150,7 @@ fn expect(result: i32, expected: i32) -> Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may end with a panic")]
     use super::*;
+    use crate::peers::shared_library::{LibraryPath, SharedLibrary};
 
     #[test]
     fn the_chain_is_as_long_as_it_says() {
