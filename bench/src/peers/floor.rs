@@ -221,8 +221,8 @@ impl Pages<'_> {
     fn relocations(&mut self, at_recorded_address: bool) -> Result<()> {
         let elf = self.elf;
         let now = elf.tag(DT_BIND_NOW.0).is_some()
-            || elf.tag(DT_FLAGS.0).is_some_and(|flags| flags & u64::from(DF_BIND_NOW.0) != 0)
-            || elf.tag(DT_FLAGS_1.0).is_some_and(|flags| flags & u64::from(DF_1_NOW.0) != 0);
+            || elf.tag(DT_FLAGS.0).is_some_and(|flags| flags & DF_BIND_NOW.0 != 0)
+            || elf.tag(DT_FLAGS_1.0).is_some_and(|flags| flags & DF_1_NOW.0 != 0);
         for (table, size) in [(DT_RELA.0, DT_RELASZ.0), (DT_JMPREL.0, DT_PLTRELSZ.0)] {
             for (index, relocation) in elf.relocations(table, size)?.into_iter().enumerate() {
                 let kind = relocation.kind;

@@ -1,4 +1,5 @@
-//! From an object's bytes to a call of its code: against LLJIT and against the linker as a process. The clock stops when a function has been called; closing and unloading are not in the figures.
+//! From an object's bytes to a call of its code: against LLJIT and against the linker as a process. The clock
+//! stops when a function has been called; closing and unloading are not in the figures.
 
 use super::compile::runtime;
 use crate::Result;

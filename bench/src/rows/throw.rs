@@ -76,9 +76,12 @@ fn build(context: &Context) -> Result<()> {
     Template::new(context).map(drop)
 }
 
+/// The catcher's function.
+type ThrowAndCatch = unsafe extern "C" fn(c_int) -> c_int;
+
 /// The two images, loaded.
 struct Pair {
-    throw_and_catch: unsafe extern "C" fn(c_int) -> c_int,
+    throw_and_catch: ThrowAndCatch,
     thrown: c_int,
     _images: [Arc<Image>; 2],
 }
@@ -91,7 +94,7 @@ impl Pair {
         let images = [load("thrower")?, load("catcher")?];
         let function = images[1].get("throw_and_catch").ok_or("the image has no throw_and_catch")?;
         // SAFETY: the source above gives the function this type.
-        let throw_and_catch = unsafe { std::mem::transmute(function.address) };
+        let throw_and_catch = unsafe { std::mem::transmute::<usize, ThrowAndCatch>(function.address) };
         Ok(Self { throw_and_catch, thrown: 0, _images: images })
     }
 
