@@ -5,7 +5,7 @@ use crate::support::{End, Scratch, execute, finish, hotbed, object, timing};
 use hotbed::{Error, Image, Isolation, Lang, Program, Runtime, Source};
 use std::process::Command;
 
-const TEXT: &str = "#include <stdio.h>\n#include <math.h>\nint value = 3; int f(int x) { return x + value; }\n\
+const TEXT: &str = "#include <stdio.h>\n#include <math.h>\nint value = 3, *place = &value; int f(int x) { return x + *place; }\n\
                     int main(int c, char **v) { printf(\"%d %.0f\\n\", f(c), cos(c - 1.0)); return 5; }";
 
 #[test]

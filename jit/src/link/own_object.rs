@@ -1,13 +1,13 @@
-//! The object that makes a shared object an image: the note with `__dso_handle` at its start, room for the hashes of the
-//! imports' names, and the metadata.
+//! The object that makes a shared object an image: the note, the handle `__dso_handle`, room for the hashes of the imports'
+//! names, and the metadata.
 
 use hotbed_loader::image::note::{
-    DSO_HANDLE, HASHES_SECTION, METADATA_SECTION, Metadata, NOTE_SECTION, note_bytes,
+    DSO_HANDLE, HANDLE_DISTANCE_AT, HASHES_SECTION, METADATA_SECTION, Metadata, NOTE_SECTION, note_bytes,
 };
-use object::write::{Object, Symbol, SymbolSection};
+use object::write::{Object, Relocation, Symbol, SymbolId, SymbolSection};
 use object::{
-    Architecture, BinaryFormat, Endianness, SectionFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
-    elf,
+    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionFlags, SectionKind, SymbolFlags,
+    SymbolKind, SymbolScope, elf,
 };
 
 /// The object as bytes, with room for `imports` hashes.
@@ -19,6 +19,21 @@ pub(crate) fn own_object(metadata: &Metadata, imports: usize) -> Result<Vec<u8>,
     let note = object.add_section(Vec::new(), NOTE_SECTION.into(), SectionKind::Note);
     object.section_mut(note).flags = SectionFlags::Elf { sh_type: elf::SHT_NOTE, sh_flags: elf::SHF_ALLOC };
     object.append_section_data(note, &note_bytes(), 4);
+    // Its own address is in it: the static part of the C library takes that for the handle.
+    let word = object.add_section(Vec::new(), b".data.rel.ro".into(), SectionKind::ReadOnlyDataWithRel);
+    object.append_section_data(word, &[0; 8], 8);
+    let handle = object.add_symbol(Symbol {
+        name: DSO_HANDLE.into(),
+        value: 0,
+        size: 8,
+        kind: SymbolKind::Data,
+        scope: SymbolScope::Linkage,
+        weak: false,
+        section: SymbolSection::Section(word),
+        flags: SymbolFlags::None,
+    });
+    object.add_relocation(word, refer(handle, 0, elf::R_X86_64_64))?;
+    object.add_relocation(note, refer(handle, HANDLE_DISTANCE_AT as u64, elf::R_X86_64_PC32))?;
     let hashes = object.add_section(Vec::new(), HASHES_SECTION.into(), SectionKind::ReadOnlyData);
     object.section_mut(hashes).flags = SectionFlags::Elf {
         sh_type: elf::SHT_PROGBITS,
@@ -30,15 +45,9 @@ pub(crate) fn own_object(metadata: &Metadata, imports: usize) -> Result<Vec<u8>,
     object.append_section_data(own, &metadata.encode(), 1);
     let stack = object.add_section(Vec::new(), b".note.GNU-stack".into(), SectionKind::Other);
     object.section_mut(stack).data_mut();
-    object.add_symbol(Symbol {
-        name: DSO_HANDLE.into(),
-        value: 0,
-        size: 0,
-        kind: SymbolKind::Data,
-        scope: SymbolScope::Linkage,
-        weak: false,
-        section: SymbolSection::Section(note),
-        flags: SymbolFlags::None,
-    });
     object.write()
+}
+
+fn refer(symbol: SymbolId, offset: u64, kind: elf::RelocationType) -> Relocation {
+    Relocation { offset, symbol, addend: 0, flags: RelocationFlags::Elf { r_type: kind } }
 }

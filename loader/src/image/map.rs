@@ -4,7 +4,7 @@ use super::ImageError;
 use super::arena::{self, Alone, Lease};
 use super::dynamic::Dynamic;
 use super::headers::{self, HEADER_BYTES, Headers};
-use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE};
+use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE, handle_distance};
 use super::place::{Place, Segment};
 use super::symbols::Symbols;
 use crate::loader::LoaderOptions;
@@ -78,7 +78,7 @@ pub(crate) struct Mapped {
     pub(crate) symbols: Symbols,
     /// Where it is.
     pub(crate) place: Place,
-    /// Address of the note: the image's handle.
+    /// Address by which run-time libraries know the image.
     pub(crate) handle: usize,
     /// What the note said.
     pub(crate) layout: Layout,
@@ -278,7 +278,7 @@ fn fill(
     Ok(filled)
 }
 
-/// The address of our note, and what it says.
+/// The address of the image's handle, and what its note says.
 ///
 /// # Safety
 /// As for [`Place::table`].
@@ -309,7 +309,14 @@ unsafe fn find_note(place: &Place, notes: &[headers::Range]) -> Result<(usize, L
                 }
                 let description = bytes.get(description..).and_then(|rest| rest.first_chunk());
                 let description = description.ok_or(ImageError::Truncated("its note"))?;
-                return Ok((place.at(range.address) + at, Layout::decode(description)));
+                let handle = range
+                    .address
+                    .wrapping_add(at as u64)
+                    .wrapping_add_signed(handle_distance(description) as i64);
+                if place.segment(handle, 1).is_none() {
+                    return Err(ImageError::Damaged("its handle lies outside of it"));
+                }
+                return Ok((place.at(handle), Layout::decode(description)));
             }
             at = description + size.next_multiple_of(4);
         }

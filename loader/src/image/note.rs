@@ -8,7 +8,7 @@
 //!   | offset | size | contents                                           |
 //!   |--------|------|----------------------------------------------------|
 //!   | 0      | 4    | size of the name, 7                                |
-//!   | 4      | 4    | size of the description, 72                        |
+//!   | 4      | 4    | size of the description, 80                        |
 //!   | 8      | 4    | type, 1                                            |
 //!   | 12     | 8    | name, `Hotbed\0`, padded with one zero byte        |
 //!   | 20     | 4    | [`FORMAT_VERSION`], little-endian                  |
@@ -19,9 +19,11 @@
 //!   | 72     | 4    | stride of an image for arenas, otherwise zero      |
 //!   | 76     | 8    | address of the unwind tables, zero if not known    |
 //!   | 84     | 8    | size of the unwind tables in bytes                 |
+//!   | 92     | 4    | distance from here to the handle, signed           |
+//!   | 96     | 4    | zero                                               |
 //!
 //!   The checksum is BLAKE3 over the whole file with these 32 bytes taken as zero. Addresses are those of the file, before
-//!   relocation. Everything from offset 60 on, and the flags, is [`Layout`]: it can be had from the rest of the file as
+//!   relocation. The flags and what stands from offset 60 to 91 is [`Layout`]: it can be had from the rest of the file as
 //!   well, but not without further looks at it.
 //!
 //!   | flag | meaning                                                                                        |
@@ -36,9 +38,10 @@
 //! - **hashes of the imports' names** in the allocated section `.hotbed.hashes` (alignment 4): a `u32` each, that of GNU's hash
 //!   tables, for the symbols 1, 2, 3 ... of the dynamic symbol table, where lld puts what is undefined first. The room is
 //!   reserved before the link; symbols behind its end have no hash here.
-//! - **a hidden symbol** [`DSO_HANDLE`] at the start of the note's section: the address by which the C and C++ run-time
-//!   libraries know the image. It is not in the dynamic symbol table, so the loader works it out: load address plus
-//!   the virtual address of the note.
+//! - **a hidden symbol** [`DSO_HANDLE`], the handle: a word in writable memory with its own address in it. By that address
+//!   the C and C++ run-time libraries know the image: compiled code takes the symbol's, the static part of the C
+//!   library (`atexit`, `at_quick_exit`, `pthread_atfork`) takes what is in the word. The symbol is not in the dynamic
+//!   symbol table, so the note says where the word is; with a distance of zero the note itself is the handle.
 //! - **metadata** in the section `.hotbed` (`SHT_PROGBITS`, not allocated): a [`Metadata`] in the encoding of
 //!   [`crate::codec`]. Nothing of it is needed to map the image.
 
@@ -60,7 +63,7 @@ pub const METADATA_SECTION: &str = ".hotbed";
 pub const HASHES_SECTION: &str = ".hotbed.hashes";
 /// Largest alignment in bytes of what is in an image for arenas.
 pub const ARENA_ALIGNMENT: u64 = 64;
-/// Hidden symbol at the start of [`NOTE_SECTION`].
+/// Hidden symbol by which run-time libraries know the image.
 pub const DSO_HANDLE: &str = "__dso_handle";
 
 /// Name in the note, with its terminator.
@@ -68,10 +71,15 @@ pub(crate) const NOTE_NAME: &[u8; 7] = b"Hotbed\0";
 /// Type of the note.
 pub(crate) const NOTE_TYPE: u32 = 1;
 /// Bytes of the note's description.
-pub(crate) const NOTE_DESCRIPTION: usize = 72;
+pub(crate) const NOTE_DESCRIPTION: usize = 80;
 const FLAGS_AT: usize = 4;
 const CHECKSUM_AT: usize = 8;
 const LAYOUT_AT: usize = 40;
+const LAYOUT_END: usize = 72;
+const HANDLE_AT: usize = LAYOUT_END;
+/// Where in the contents of [`NOTE_SECTION`] the distance to the handle stands, for the linker to enter.
+pub const HANDLE_DISTANCE_AT: usize = DESCRIPTION_AT + HANDLE_AT;
+const DESCRIPTION_AT: usize = 20;
 
 const RELOCATED: u32 = 1;
 const RESOLVERS: u32 = 2;
@@ -93,12 +101,12 @@ pub struct Layout {
 }
 
 impl Layout {
-    fn encode(&self) -> (u32, [u8; NOTE_DESCRIPTION - LAYOUT_AT]) {
+    fn encode(&self) -> (u32, [u8; LAYOUT_END - LAYOUT_AT]) {
         // Taken apart, so that a new field cannot be forgotten here.
         let Self { relocated, resolvers, hashes: (hashes, count), stride, frames } = *self;
         let flags = if relocated { RELOCATED } else { 0 } | if resolvers { RESOLVERS } else { 0 };
         let (frames, size) = frames.unwrap_or_default();
-        let mut bytes = [0; NOTE_DESCRIPTION - LAYOUT_AT];
+        let mut bytes = [0; LAYOUT_END - LAYOUT_AT];
         bytes[..8].copy_from_slice(&hashes.to_le_bytes());
         bytes[8..12].copy_from_slice(&count.to_le_bytes());
         bytes[12..16].copy_from_slice(&stride.map_or(0, NonZeroU32::get).to_le_bytes());
@@ -178,16 +186,24 @@ impl Metadata {
     }
 }
 
+/// How far behind the beginning of a note with this description its image's handle is.
+pub(crate) fn handle_distance(description: &[u8; NOTE_DESCRIPTION]) -> isize {
+    match i32::from_le_bytes([0, 1, 2, 3].map(|byte| description[HANDLE_AT + byte])) {
+        0 => 0,
+        distance => distance as isize + HANDLE_DISTANCE_AT as isize,
+    }
+}
+
 /// The contents of [`NOTE_SECTION`], with a checksum of zeros and nothing said about the layout.
 pub fn note_bytes() -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(20 + NOTE_DESCRIPTION);
+    let mut bytes = Vec::with_capacity(DESCRIPTION_AT + NOTE_DESCRIPTION);
     bytes.extend_from_slice(&(NOTE_NAME.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&(NOTE_DESCRIPTION as u32).to_le_bytes());
     bytes.extend_from_slice(&NOTE_TYPE.to_le_bytes());
     bytes.extend_from_slice(NOTE_NAME);
     bytes.push(0);
     bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    bytes.resize(20 + NOTE_DESCRIPTION, 0);
+    bytes.resize(DESCRIPTION_AT + NOTE_DESCRIPTION, 0);
     bytes
 }
 
@@ -199,7 +215,7 @@ pub fn set_layout(file: &mut [u8], layout: &Layout) -> Result<(), ImageError> {
     let at = description_range(file)?.start;
     let (flags, bytes) = layout.encode();
     file[at + FLAGS_AT..at + CHECKSUM_AT].copy_from_slice(&flags.to_le_bytes());
-    file[at + LAYOUT_AT..at + NOTE_DESCRIPTION].copy_from_slice(&bytes);
+    file[at + LAYOUT_AT..at + LAYOUT_END].copy_from_slice(&bytes);
     Ok(())
 }
 
