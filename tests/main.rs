@@ -7,6 +7,7 @@
 
 mod as_executed;
 mod bad_input;
+mod beginning_and_end;
 mod build_image;
 mod exceptions;
 mod image_shape;

@@ -1,7 +1,10 @@
 //! The back end itself: a request's way through the front end, the checks and the linker.
 
 use crate::frontend::{self, Compiled, Contents, Place, Prepared};
-use crate::link::{LinkInput, LinkWishes, check_archive, check_object, link_image, with_visible_entry};
+use crate::link::{
+    LinkInput, LinkWishes, check_archive, check_object, link_image, with_modern_constructors,
+    with_visible_entry,
+};
 use crate::shim;
 use hotbed_loader::boundary::{
     Argument, BUILD, BackEnd, Content, Counts, Dependency, Failure, FailureKind, Input, Lang, Reply, Request,
@@ -184,12 +187,14 @@ fn link_inputs<'a>(
             counts.functions_compiled += facts.functions;
         }
         metadata.inputs.push((name.to_string(), *blake3::hash(bytes).as_bytes()));
-        let visible =
-            request.entry.as_deref().filter(|_| !archive).and_then(|e| with_visible_entry(bytes, e));
-        inputs.push(match (&input.content, visible) {
+        let old = facts.old_constructors && !archive;
+        let modern = if old { with_modern_constructors(bytes) } else { None };
+        let now = modern.as_deref().unwrap_or(bytes);
+        let visible = request.entry.as_deref().filter(|_| !archive).and_then(|e| with_visible_entry(now, e));
+        inputs.push(match (&input.content, visible.or(modern)) {
             (Content::File(_), None) if !compiled_here => LinkInput::File { path: name, facts, archive },
-            (_, visible) => {
-                let bytes = visible.map_or(Cow::Borrowed(bytes), Cow::Owned);
+            (_, changed) => {
+                let bytes = changed.map_or(Cow::Borrowed(bytes), Cow::Owned);
                 LinkInput::Bytes { name, bytes, facts, archive }
             }
         });

@@ -2,6 +2,7 @@
 
 mod archive;
 mod check;
+mod constructors;
 mod entry;
 mod exports;
 mod image;
@@ -13,9 +14,11 @@ mod own_object;
 mod reduce;
 mod seal;
 mod shape;
+mod startup;
 mod stub;
 
 pub(crate) use archive::check_archive;
 pub(crate) use check::check_object;
+pub(crate) use constructors::with_modern_constructors;
 pub(crate) use entry::with_visible_entry;
 pub(crate) use image::{LinkInput, LinkWishes, link_image};

@@ -27,6 +27,7 @@ pub(crate) fn check_archive(bytes: &[u8]) -> Result<ObjectFacts, String> {
         let facts = check_object(data).map_err(|what| format!("has the member {name} that {what}"))?;
         all.functions += facts.functions;
         all.cpp |= facts.cpp;
+        all.startup |= facts.startup;
         all.undefined.extend(facts.undefined);
     }
     all.undefined.sort_unstable();

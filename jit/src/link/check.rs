@@ -4,6 +4,7 @@
 //! lies outside the file, a relocation outside its section, an index beyond a table. So everything that it follows
 //! without looking is looked at here first. The same pass finds out what the linker's line depends on.
 
+use super::constructors::is_old;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader, SectionTable};
 use object::{LittleEndian as LE, SectionIndex};
@@ -23,6 +24,10 @@ pub(crate) struct ObjectFacts {
     pub(crate) allocated: u64,
     /// The largest alignment of those.
     pub(crate) alignment: u64,
+    /// It has pieces of the functions that start files make: `.init` and `.fini`.
+    pub(crate) startup: bool,
+    /// It has constructors or destructors in sections that are out of use.
+    pub(crate) old_constructors: bool,
     /// `thread_local` variables it defines.
     pub(crate) thread_locals: Vec<Vec<u8>>,
     /// `thread_local` variables that it reaches by the initial-exec model.
@@ -117,6 +122,8 @@ fn check_sections(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts
         }
         if in_memory {
             facts.take_room(size, alignment);
+            facts.startup |= size > 0 && (name == b".init" || name == b".fini");
+            facts.old_constructors |= size > 0 && is_old(name);
         }
         if section.sh_link.get(LE) as usize >= count {
             return Err(format!("has section {} linked to a section that does not exist", shown()));

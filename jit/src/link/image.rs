@@ -9,6 +9,7 @@ use super::own_object::own_object;
 use super::reduce::{Piece, reduce};
 use super::seal::seal;
 use super::shape::{Shape, is_foreign_archive, is_small, most_imports};
+use super::startup;
 use crate::frontend::Place;
 use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::image::note::Metadata;
@@ -127,10 +128,19 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
             pieces.push(LinePiece::Flag("-Wl,--no-whole-archive".to_owned()));
         }
     }
-    let own = own_object(wishes.metadata, most_imports(facts(inputs))).map_err(|error| {
+    let defect = |error: object::write::Error| {
         Failure::new(FailureKind::Internal, format!("cannot link {}: {error}", wishes.unit))
-    })?;
+    };
+    let own = own_object(wishes.metadata, most_imports(facts(inputs))).map_err(defect)?;
     let own_path = files.add(&own, "the note of the image").map_err(internal("no memory for the note"))?;
+    let startup_paths = if needs_startup(inputs) {
+        let add = |bytes: Vec<u8>| files.add(&bytes, "the start files of the image");
+        let [first, last] = startup::objects().map_err(defect)?.map(add);
+        let failed = internal("no memory for the start files");
+        Some([first.map_err(&failed)?, last.map_err(&failed)?])
+    } else {
+        None
+    };
     let dependency_path =
         files.add(&[], "the list of dependencies").map_err(internal("no memory for dependencies"))?;
     let image_path = files.add(&[], wishes.unit).map_err(internal("no memory for the image"))?;
@@ -150,6 +160,7 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
             output: &image_path,
             dependencies: &dependency_path,
             own_object: &own_path,
+            startup: startup_paths.as_ref().map(|[first, last]| [first.as_str(), last.as_str()]),
         },
         wishes.place,
     )?;
@@ -216,6 +227,13 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         warnings: outcome.messages,
         log,
     })
+}
+
+/// Whether there are pieces of `.init` or `.fini`, and nobody who makes functions of them.
+fn needs_startup(inputs: &[LinkInput<'_>]) -> bool {
+    let own = [object::elf::gnu_hash(b"_init"), object::elf::gnu_hash(b"_fini")];
+    facts(inputs).any(|(facts, _)| facts.startup)
+        && !facts(inputs).any(|(facts, _)| facts.defined.iter().any(|hash| own.contains(hash)))
 }
 
 /// What the checks of objects and archives found, and which are archives.

@@ -40,6 +40,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) dependencies: &'a str,
     /// Path of the object with the note.
     pub(crate) own_object: &'a str,
+    /// Paths of the objects that stand in for start files.
+    pub(crate) startup: Option<[&'a str; 2]>,
 }
 
 /// Works out the line.
@@ -65,6 +67,7 @@ pub(crate) fn line(wishes: &Wishes<'_>, place: &Place<'_>) -> Result<Line, Failu
         Failure::new(FailureKind::Usage, "cannot link with these flags: they leave out the linker")
     })?;
     let mut arguments = implied(wishes);
+    arguments.extend(wishes.startup.map(|[first, _]| first.to_owned()));
     // A host's own linker plugins and program interpreters are not for lld in this process.
     let mut skip = 0;
     for argument in driver {
@@ -76,6 +79,7 @@ pub(crate) fn line(wishes: &Wishes<'_>, place: &Place<'_>) -> Result<Line, Failu
         }
     }
     arguments.push(wishes.own_object.to_owned());
+    arguments.extend(wishes.startup.map(|[_, last]| last.to_owned()));
     Ok(Line { settled: settle_libraries(arguments, place.directory, wishes.libgcc), seen: answer.seen })
 }
 

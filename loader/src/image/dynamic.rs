@@ -37,6 +37,9 @@ pub(crate) struct Dynamic {
     pub(crate) init: Option<u64>,
     /// See [`Dynamic::init`].
     pub(crate) fini: Option<u64>,
+    /// Array of constructors that come before all others. A linker writes it into a shared object, too, though only
+    /// those of programs mean something to the system.
+    pub(crate) preinit_array: Option<Range>,
     /// Array of constructors.
     pub(crate) init_array: Option<Range>,
     /// Array of destructors.
@@ -71,6 +74,7 @@ impl Dynamic {
         let mut relocations = (None, 0);
         let mut jumps = (None, 0);
         let mut relative = (None, 0);
+        let mut preinit_array = (None, 0);
         let mut init_array = (None, 0);
         let mut fini_array = (None, 0);
         let (mut needed_versions, mut defined_versions) = ((None, 0), (None, 0));
@@ -114,10 +118,12 @@ impl Dynamic {
                     dynamic.text_relocations |= value & DT_FLAGS_TEXTREL != 0;
                     dynamic.bind_now |= value & DT_FLAGS_BIND_NOW != 0;
                 }
-                0x6fff_fffb => dynamic.bind_now |= value & DT_FLAGS_1_NOW != 0,
+                32 => preinit_array.0 = Some(address),
+                33 => preinit_array.1 = value,
                 35 => relative.1 = value,
                 36 => relative.0 = Some(address),
                 37 if value != 8 => return Err(ImageError::Damaged("the size of its relative relocations")),
+                0x6fff_fffb => dynamic.bind_now |= value & DT_FLAGS_1_NOW != 0,
                 0x6fff_fef5 => dynamic.gnu_hash = Some(address),
                 0x6fff_fff0 => dynamic.symbol_versions = Some(address),
                 0x6fff_fffc => defined_versions.0 = Some(address),
@@ -136,6 +142,7 @@ impl Dynamic {
         dynamic.relocations = range(relocations);
         dynamic.jump_relocations = range(jumps);
         dynamic.relative = range(relative);
+        dynamic.preinit_array = range(preinit_array);
         dynamic.init_array = range(init_array);
         dynamic.fini_array = range(fini_array);
         dynamic.needed_versions = needed_versions.0.map(|address| (address, needed_versions.1));

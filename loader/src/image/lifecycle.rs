@@ -37,10 +37,11 @@ struct EndState {
 pub(crate) unsafe fn find(mapped: &Mapped) -> Result<(Beginning, End), ImageError> {
     let dynamic = &mapped.dynamic;
     // SAFETY: the caller's promise.
-    let (constructors, destructors) =
-        unsafe { (array(mapped, dynamic.init_array)?, array(mapped, dynamic.fini_array)?) };
+    let array = |range| unsafe { array(mapped, range) };
+    let [first, constructors, destructors] =
+        [array(dynamic.preinit_array)?, array(dynamic.init_array)?, array(dynamic.fini_array)?];
     let at = |address: Option<u64>| address.map(|address| mapped.place.at(address));
-    let beginning: Vec<usize> = at(dynamic.init).into_iter().chain(constructors).collect();
+    let beginning: Vec<usize> = first.into_iter().chain(at(dynamic.init)).chain(constructors).collect();
     let end: Vec<usize> = destructors.into_iter().rev().chain(at(dynamic.fini)).collect();
     if beginning.iter().chain(&end).any(|function| !mapped.place.is_code(*function)) {
         return Err(ImageError::Damaged("a constructor or destructor lies outside of its code"));
