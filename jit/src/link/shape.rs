@@ -65,6 +65,10 @@ impl Shape {
                 ["--no-rosegment", "-z", "noseparate-code", "-z", "norelro", "-z"].map(str::to_owned),
             );
             arguments.push(format!("max-page-size={STRIDE:#x}"));
+        } else {
+            // Pages of the file have one use each, so what is read-only after relocation and what stays writable lie in the
+            // file as in memory, and are mapped at once.
+            arguments.extend(["-z", "separate-loadable-segments"].map(str::to_owned));
         }
         arguments
     }

@@ -33,7 +33,8 @@ pub(crate) struct TlsSegment {
 /// What the program headers say.
 #[derive(Debug, Clone)]
 pub(crate) struct Headers {
-    /// Loadable segments: ascending, no two on one page, inside the file, not both writable and executable.
+    /// Loadable segments: ascending, no two on one page, inside the file, not both writable and executable. Those that
+    /// can be mapped at once are one.
     pub(crate) segments: Vec<Segment>,
     /// First page of them.
     pub(crate) first: usize,
@@ -123,7 +124,7 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
     }
     let (first, span) = check(&segments, file_size)?;
     Ok(Headers {
-        segments,
+        segments: joined(segments),
         first,
         span,
         dynamic: dynamic.ok_or(ImageError::Damaged("it has no dynamic section"))?,
@@ -165,6 +166,33 @@ fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageEr
     }
     let first = page_down(first.address as usize);
     Ok((first, end - first))
+}
+
+/// The segments, with each that continues the one before it, in the file as in memory and to the same use, made a part of
+/// that: a linker begins a new one where what becomes read-only after relocation ends.
+fn joined(segments: Vec<Segment>) -> Vec<Segment> {
+    let mut all: Vec<Segment> = Vec::with_capacity(segments.len());
+    for segment in segments {
+        match all.last_mut() {
+            Some(last) if continues(last, &segment) => {
+                let distance = segment.address - last.address;
+                last.size = distance + segment.size;
+                last.file_size = distance + segment.file_size;
+            }
+            _ => all.push(segment),
+        }
+    }
+    all
+}
+
+fn continues(last: &Segment, next: &Segment) -> bool {
+    // Between them there is less than a page, which the linker has left free in the file and in memory.
+    page_up((last.address + last.size) as usize) == Some(page_down(next.address as usize))
+        && next.offset.checked_sub(last.offset) == Some(next.address - last.address)
+        && next.offset >= last.offset + last.file_size
+        && next.offset - (last.offset + last.file_size) < PAGE as u64
+        && next.access == last.access
+        && next.file_size > 0
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

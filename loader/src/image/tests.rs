@@ -145,3 +145,31 @@ fn code_and_data_may_lie_far_apart() {
     });
     assert!(line.is_none_or(|line| line.contains("---p")), "{line:?}");
 }
+
+#[test]
+fn segments_that_can_be_mapped_at_once_are_one() {
+    let folder = Folder::new();
+    let source = "static int value = 3, zeros[9000]; int *place = &value, *const fixed = &value;
+         __attribute__((section(\".bss.rel.ro\"))) int later[3000];
+         int f(void) { return *place + *fixed + zeros[8000]++ + later[2999]; }";
+    let segments = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        super::headers::parse(&bytes[..bytes.len().min(super::headers::HEADER_BYTES)], bytes.len() as u64)
+            .unwrap()
+            .segments
+    };
+    let loader = loader();
+    let few =
+        "int *place, value, kept = 1; int *const fixed = &value; int f(void) { return place == 0 ? 6 : 0; }";
+    for (name, source, flag, count) in [
+        ("apart.c", few, "-Wl,-z,noseparate-code", 4),
+        ("joined.c", few, "-Wl,-z,separate-loadable-segments", 3),
+        // What has no contents in the file takes no room there, so what follows does not continue it.
+        ("zeros.c", source, "-Wl,-z,separate-loadable-segments", 4),
+    ] {
+        let path = folder.image(name, source, &[flag]);
+        let segments = segments(&path);
+        assert_eq!(segments.len(), count, "{name}: {segments:?}");
+        assert_eq!(call(&load(&loader, &path).unwrap(), "f"), 6, "{name}");
+    }
+}
