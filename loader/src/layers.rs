@@ -19,6 +19,7 @@ use crate::image::SymbolKind;
 use crate::image::symbols::{Name, PartialHash};
 use crate::image::versions::Version;
 use crate::loader::Member;
+use readers::Section;
 use std::fmt;
 
 /// One place where symbols are searched.
@@ -158,6 +159,8 @@ pub(crate) struct Layers<'a> {
     pub(crate) position: usize,
     /// The images that answers came from.
     pub(crate) held: &'a Held,
+    /// Under [`Common::binding`].
+    pub(crate) section: Section,
 }
 
 impl Layers<'_> {
@@ -170,7 +173,7 @@ impl Layers<'_> {
     pub(crate) fn may_come_first(&self, hash: PartialHash) -> bool {
         let others = self.group.iter().enumerate().filter(|(at, _)| *at != self.position);
         self.host.may_have(hash)
-            || self.space.scope().any(|space| space.may_have(hash))
+            || self.space.scope().any(|space| space.may_have(hash, &self.section))
             || others.into_iter().any(|(_, member)| member.mapped.symbols.filter().passes_partly(hash))
     }
 

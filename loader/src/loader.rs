@@ -14,6 +14,7 @@ pub use namespace::{Namespace, NamespaceOptions};
 use crate::error::LoadError;
 use crate::image::symbols::Name;
 use crate::image::{self, Image, ImageSource};
+use crate::layers::readers::Section;
 use crate::layers::{Common, DEFAULT_ORDER, Held, Host, Layer, Layers, Party, Query, Resolution, Space};
 use crate::sys::arguments::ProgramArguments;
 use parking_lot::Mutex;
@@ -123,7 +124,7 @@ impl Loader {
         for round in 0..2 {
             let held = Held::default();
             let found = {
-                let _binding = self.0.common.binding.lock();
+                let binding = self.0.common.binding.lock();
                 let layers = Layers {
                     space,
                     host: &self.0.host,
@@ -131,6 +132,7 @@ impl Loader {
                     group: &[],
                     position: 0,
                     held: &held,
+                    section: Section::under(&binding),
                 };
                 layers.find(&query, None)
             };
@@ -167,8 +169,9 @@ impl Loader {
                     }
                 }
                 Layer::Images => {
+                    let section = Section::enter();
                     let found = space.scope().find_map(|space| {
-                        space.find(name, None, |image, index, symbol| {
+                        space.find(name, None, &section, |image, index, symbol| {
                             if symbol.is_shared() {
                                 match image.shared().counts(index) {
                                     Some(true) => {}
@@ -180,6 +183,7 @@ impl Loader {
                             Some(image.upgrade().map(|image| (image, symbol)))
                         })
                     });
+                    drop(section);
                     let (image, symbol) = found??;
                     image.wait();
                     let (value, kind) = image.value_of(symbol);

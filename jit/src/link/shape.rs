@@ -1,8 +1,9 @@
 //! What shape an image gets: the address it is linked at, how its segments lie, how much room there is for hashes.
 //!
 //! Every image is linked at an address of its own, worked out from what identifies it. Mapped there, none of its relative
-//! relocations has anything to do. The range has room for 2^24 images and is far from where the system puts programs,
-//! libraries and heaps, so that it is nearly always free; where it is not, the image is mapped elsewhere and relocated.
+//! relocations has anything to do. The range is far from where the system puts programs, libraries and heaps, so that it is
+//! nearly always free; where it is not, the image is mapped elsewhere and relocated. It is small enough for the upper page
+//! tables of a few images to be shared: over a terabyte, fifty images took twice the memory and three times the time.
 //!
 //! A small image has few pages but as many mappings as a large one, and those are what it costs. It is linked so that it
 //! can do without mappings of its own: see the shape for arenas in [`hotbed_loader::image::note`].
@@ -15,7 +16,7 @@ use std::path::Path;
 /// Where the addresses of images begin.
 const LOWEST: u64 = 0x2000_0000_0000;
 /// Bytes of addresses from there.
-const RANGE: u64 = 1 << 40;
+const RANGE: u64 = 1 << 33;
 /// What the address of an image is a multiple of.
 const STEP: u64 = 1 << 16;
 

@@ -1,15 +1,17 @@
 //! Mapping: from a file, a descriptor or bytes to memory in which nothing is relocated yet.
 
+mod alone;
+
 use super::ImageError;
 use super::arena::{self, Alone, Lease};
 use super::dynamic::Dynamic;
 use super::headers::{self, HEADER_BYTES, Headers};
 use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE, handle_distance};
-use super::place::{Place, Segment};
+use super::place::Place;
 use super::symbols::Symbols;
 use crate::loader::LoaderOptions;
 use crate::sys::files::{memory_file, open_regular};
-use crate::sys::memory::{Access, Mapping, PAGE, page_down, page_up, read_at, size_of};
+use crate::sys::memory::{Mapping, read_at, size_of};
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -17,12 +19,6 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-
-/// Writable segments up to this many bytes are brought in as a whole.
-const POPULATED: usize = 32 * PAGE;
-
-/// Below this nothing is mapped at its preferred address: programs and their heaps are there.
-const LOWEST: usize = 1 << 32;
 
 /// Where an image is.
 #[derive(Debug, Clone, Copy)]
@@ -179,24 +175,8 @@ fn map_alone(
     options: &LoaderOptions,
     alone: Option<Alone>,
 ) -> Result<Mapped, MapError> {
-    let [first, rest @ ..] = headers.segments.as_slice() else {
-        return Err(ImageError::Damaged("it has no loadable segment").into());
-    };
-    let start = page_down(first.offset as usize) as u64;
-    // One that is linked for address zero has no address of its own.
-    let wish = (options.preferred_addresses && headers.first >= LOWEST).then_some(headers.first);
-    let mut mapping =
-        Mapping::of_file(file, start, headers.span, first.access, wish).map_err(MapError::Map)?;
+    let mapping = alone::map(file, &headers, options)?;
     let base = mapping.start().wrapping_sub(headers.first);
-    let mut end = fill(&mut mapping, &headers, first, None).map_err(MapError::Map)?;
-    for segment in rest {
-        let begin = page_down(segment.address as usize) - headers.first;
-        if begin > end {
-            // Between segments there is nothing, rather than some part of the file.
-            mapping.replace_with_zeros(end, begin - end, Access::default()).map_err(MapError::Map)?;
-        }
-        end = fill(&mut mapping, &headers, segment, Some(file)).map_err(MapError::Map)?;
-    }
     read_tables(headers, base, path, Memory::Own { mapping, _alone: alone })
 }
 
@@ -238,44 +218,6 @@ impl Memory {
             Self::Arena(lease) => lease.range(),
         }
     }
-}
-
-/// Makes the memory of one segment: its contents from the file, unless they are mapped already, then zeros. Gives
-/// the end of its last page, counted from the beginning of the mapping.
-fn fill(
-    mapping: &mut Mapping,
-    headers: &Headers,
-    segment: &Segment,
-    file: Option<BorrowedFd<'_>>,
-) -> io::Result<usize> {
-    let Segment { address, size, offset, file_size, access } = *segment;
-    let begin = address as usize - headers.first;
-    let page = page_down(begin);
-    let contents_end = begin + file_size as usize;
-    let last = begin + size as usize;
-    let mut filled = if file_size == 0 { page } else { contents_end.next_multiple_of(PAGE) };
-    if let Some(file) = file
-        && filled > page
-    {
-        let length = filled - page;
-        // Relocation and zeroing will touch most of these pages: all at once costs a third of one by one.
-        let populate = access.write && length <= POPULATED;
-        let start = page_down(offset as usize) as u64;
-        mapping.replace_with_file(page, length, file, start, access, populate)?;
-    }
-    if contents_end < last && contents_end < filled {
-        // SAFETY: writable (`headers::parse` has checked), inside this mapping, and within the file's pages.
-        unsafe {
-            let rest = (mapping.start() + contents_end) as *mut u8;
-            rest.write_bytes(0, filled.min(last) - contents_end);
-        }
-    }
-    let end = page_up(last).ok_or_else(|| io::Error::other("the end of the address space"))?;
-    if end > filled {
-        mapping.replace_with_zeros(filled, end - filled, access)?;
-        filled = end;
-    }
-    Ok(filled)
 }
 
 /// The address of the image's handle, and what its note says.

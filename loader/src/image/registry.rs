@@ -1,8 +1,8 @@
 //! Which image is at an address: asked by the unwinder for every frame, and by whoever wants to name an address.
 //!
-//! A radix tree over the pages of the lower half of the address space: 12, 12 and 11 bits choose a node's entry. An
-//! entry of a leaf is a [`Record`], or a [`Crowd`] where one page may belong to many small images. A look-up is three
-//! loads, takes no lock and allocates nothing, so that it may happen in a signal handler that walks the stack.
+//! A radix tree over the pages of the lower half of the address space: 8 and three times 9 bits choose a node's entry, so
+//! that a node is a page. An entry of a leaf is a [`Record`], or a [`Crowd`] where one page may belong to many small
+//! images. A look-up is four loads, takes no lock and allocates nothing, so that it may happen in a signal handler that walks the stack.
 //! Nodes and records are never given back, but used again: a reader that comes too late reads something stale and
 //! not something freed. What it does with an address whose image goes meanwhile is as undefined as for any library.
 //!
@@ -16,18 +16,19 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Once, Weak};
 
-const ROOT_BITS: u32 = 12;
-const MIDDLE_BITS: u32 = 12;
-const LEAF_BITS: u32 = 11;
+const BITS: u32 = 9;
+const ROOT_BITS: u32 = 8;
 const PAGE_BITS: u32 = PAGE.trailing_zeros();
 /// Set in an entry of a leaf that is a crowd.
 const CROWD: usize = 1;
 
-type Leaf = [AtomicUsize; 1 << LEAF_BITS];
-type Middle = [AtomicPtr<Leaf>; 1 << MIDDLE_BITS];
+type Leaf = [AtomicUsize; 1 << BITS];
+type Middle = [AtomicPtr<Leaf>; 1 << BITS];
+type Upper = [AtomicPtr<Middle>; 1 << BITS];
 
-static ROOT: [AtomicPtr<Middle>; 1 << ROOT_BITS] =
+static ROOT: [AtomicPtr<Upper>; 1 << ROOT_BITS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; 1 << ROOT_BITS];
+/// Guards changes.
 static UNUSED: Mutex<Unused> = Mutex::new(Unused { records: Vec::new(), crowds: Vec::new() });
 
 /// What can be used again.
@@ -202,14 +203,22 @@ fn record(range: Range<usize>, unwind: Option<usize>, image: Weak<Image>) -> &'s
     record
 }
 
+/// The entry of a node for a page; `level` is 0 for a leaf.
+#[inline]
+fn entry_of<T>(node: &[T; 1 << BITS], page: usize, level: u32) -> &T {
+    &node[(page >> (level * BITS)) % node.len()]
+}
+
 fn find(address: usize) -> Option<&'static Record> {
     let page = address >> PAGE_BITS;
-    let root = ROOT.get(page >> (MIDDLE_BITS + LEAF_BITS))?;
-    // SAFETY: nodes are never freed.
-    let middle = unsafe { root.load(Ordering::Acquire).as_ref() }?;
+    let root = ROOT.get(page >> (3 * BITS))?;
+    // SAFETY: nodes are never freed, here and below.
+    let upper = unsafe { root.load(Ordering::Acquire).as_ref() }?;
     // SAFETY: as above.
-    let leaf = unsafe { middle[(page >> LEAF_BITS) % middle.len()].load(Ordering::Acquire).as_ref() }?;
-    let entry = leaf[page % leaf.len()].load(Ordering::Acquire);
+    let middle = unsafe { entry_of(upper, page, 2).load(Ordering::Acquire).as_ref() }?;
+    // SAFETY: as above.
+    let leaf = unsafe { entry_of(middle, page, 1).load(Ordering::Acquire).as_ref() }?;
+    let entry = entry_of(leaf, page, 0).load(Ordering::Acquire);
     if entry & CROWD != 0 {
         // SAFETY: entries with this mark point to crowds, which are never freed.
         return unsafe { &*((entry & !CROWD) as *const Crowd) }.find(address);
@@ -223,9 +232,8 @@ fn set(range: &Range<usize>, entry: usize) {
     let last = range.end.div_ceil(PAGE);
     let mut page = range.start >> PAGE_BITS;
     while page < last {
-        let Some(root) = ROOT.get(page >> (MIDDLE_BITS + LEAF_BITS)) else { return };
-        let middle = child(root);
-        let leaf = child(&middle[(page >> LEAF_BITS) % middle.len()]);
+        let Some(root) = ROOT.get(page >> (3 * BITS)) else { return };
+        let leaf = child(entry_of(child(entry_of(child(root), page, 2)), page, 1));
         let from = page % leaf.len();
         let to = leaf.len().min(from + (last - page));
         for place in &leaf[from..to] {
@@ -271,7 +279,7 @@ mod tests {
     #[test]
     fn addresses_lead_to_their_image_until_it_goes() {
         // Over the border of two leaves.
-        let start = SOMEWHERE + (1 << (PAGE_BITS + LEAF_BITS)) - 2 * PAGE;
+        let start = SOMEWHERE + (1 << (PAGE_BITS + BITS)) - 2 * PAGE;
         let range = start..start + 5 * PAGE;
         let expected = Some(Unwindable { start, end: range.end, index: 77 });
         let entry = Entry::of_pages(range.clone(), Some(77), Weak::new());

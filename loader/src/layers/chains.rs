@@ -87,9 +87,8 @@ impl<T> Chains<T> {
 
     /// Whether there is anything of that hash.
     #[inline]
-    pub(crate) fn has(&self, key: Key) -> bool {
-        let section = Section::enter();
-        self.of(key, &section).0.is_some()
+    pub(crate) fn has(&self, key: Key, section: &Section) -> bool {
+        self.of(key, section).0.is_some()
     }
 
     /// Whether there never was anything.
@@ -272,7 +271,7 @@ mod tests {
     #[test]
     fn a_chain_is_in_the_order_of_entering() {
         let chains = Chains::default();
-        assert!(chains.is_empty() && !chains.has(0));
+        assert!(chains.is_empty() && !chains.has(0, &Section::enter()));
         let batches: Vec<_> = (0..5).map(|mark| links(0..1000, mark)).collect();
         // SAFETY: the batches outlive the table's use of them.
         batches.iter().for_each(|batch| unsafe { chains.enter(batch) });

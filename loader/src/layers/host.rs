@@ -48,7 +48,7 @@ impl Host {
 
     /// Whether there may be one with either of two hashes.
     pub(super) fn may_have(&self, hash: PartialHash) -> bool {
-        !self.names.is_empty() && self.names.has(hash.key())
+        !self.names.is_empty() && self.names.has(hash.key(), &Section::enter())
     }
 
     /// The definition of a name.

@@ -11,7 +11,7 @@ use crate::image::{SymbolKind, own_value};
 /// it was loaded.
 pub(super) fn find(layers: &Layers<'_>, query: &Query<'_>) -> Option<Found> {
     let loaded = layers.space.scope().find_map(|space| {
-        space.find(query.name, query.version, |image, index, symbol| {
+        space.find(query.name, query.version, &layers.section, |image, index, symbol| {
             if symbol.is_shared() {
                 let query = Query { shared: Some(SymbolKind::of(symbol)), ..*query };
                 if !image.shared().decide(index, || layers.in_process(&query).is_none()) {

@@ -44,8 +44,6 @@ pub(crate) struct ProcessView {
     start: Arc<Start>,
     libraries: Vec<Arc<Library>>,
     entries: Vec<Entry>,
-    /// Whether there are libraries that do not count.
-    others: bool,
     /// What `dlsym` said.
     asked: HashMap<(Vec<u8>, Vec<u8>), Option<usize>>,
 }
@@ -152,8 +150,7 @@ impl Process {
                 }
             }
         }
-        let others = libraries::present() > start.uncounted.wrapping_add(entries.len() as u64);
-        ProcessView { start, libraries, entries, others, asked: HashMap::new() }
+        ProcessView { start, libraries, entries, asked: HashMap::new() }
     }
 }
 
@@ -264,7 +261,8 @@ impl ProcessView {
 
     /// Whether `dlsym` could find what is not in the tables.
     pub(crate) fn may_know_more(&self) -> bool {
-        self.others
+        // There are libraries that do not count.
+        libraries::present() > self.start.uncounted.wrapping_add(self.entries.len() as u64)
     }
 
     /// Asks `dlsym` for names, with their versions, that were not found; false when it does not know any. To be

@@ -7,7 +7,7 @@
 //! all the time do not keep it waiting.
 
 use crate::sys::threads::at_fork;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Once;
@@ -25,7 +25,8 @@ static WAITING: Mutex<()> = Mutex::new(());
 
 /// As long as it lives, nothing is freed that was in a table when it was made.
 pub(crate) struct Section {
-    count: &'static AtomicUsize,
+    /// Nothing for who keeps others from changing anything.
+    count: Option<&'static AtomicUsize>,
     /// It counts for the thread that made it.
     _thread: PhantomData<*const ()>,
 }
@@ -48,14 +49,22 @@ impl Section {
         });
         let count = &COUNTS[stripe.unwrap_or(0)].0[PHASE.load(Ordering::SeqCst) & 1];
         count.fetch_add(1, Ordering::SeqCst);
-        Self { count, _thread: PhantomData }
+        Self { count: Some(count), _thread: PhantomData }
+    }
+
+    /// A section for tables that are changed under this lock only; it costs nothing, and must not outlive the lock.
+    #[inline]
+    pub(crate) fn under(_lock: &MutexGuard<'_, ()>) -> Self {
+        Self { count: None, _thread: PhantomData }
     }
 }
 
 impl Drop for Section {
     #[inline]
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Release);
+        if let Some(count) = self.count {
+            count.fetch_sub(1, Ordering::Release);
+        }
     }
 }
 

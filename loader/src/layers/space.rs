@@ -10,7 +10,7 @@ use super::readers::{Section, wait_for_readers};
 use super::{Layer, Process};
 use crate::image::Image;
 use crate::image::elf::Symbol;
-use crate::image::symbols::Name;
+use crate::image::symbols::{Name, PartialHash};
 use crate::image::versions::Version;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -173,24 +173,23 @@ impl Space {
     }
 
     /// Whether an image may export a name with either of two hashes: a quick no.
-    pub(crate) fn may_have(&self, hash: crate::image::symbols::PartialHash) -> bool {
-        self.names.has(hash.key()) || {
-            let _section = Section::enter();
+    #[inline]
+    pub(crate) fn may_have(&self, hash: PartialHash, section: &Section) -> bool {
+        self.names.has(hash.key(), section)
             // SAFETY: lists and images are freed after the section only.
-            self.wide().iter().any(|image| unsafe { &**image }.symbols().filter().passes_partly(hash))
-        }
+            || self.wide().iter().any(|image| unsafe { &**image }.symbols().filter().passes_partly(hash))
     }
 
-    /// Gives `accept` every definition that `name` has, in load order, until it gives something. It is called in a
-    /// [`Section`] and must not let go of an image.
+    /// Gives `accept` every definition that `name` has, in load order, until it gives something. It is called in the
+    /// section and must not let go of an image.
     pub(crate) fn find<R>(
         &self,
         name: Name<'_>,
         version: Option<&Version>,
+        section: &Section,
         mut accept: impl FnMut(&Image, u32, &'static Symbol) -> Option<R>,
     ) -> Option<R> {
-        let section = Section::enter();
-        let mut in_table = self.names.of(name.key(), &section).peekable();
+        let mut in_table = self.names.of(name.key(), section).peekable();
         let mut wide = self.wide().iter().peekable();
         // SAFETY: an image is taken out of table and list, and waits for open sections, before it is freed.
         let at = |image: *const Image| unsafe { &*image };

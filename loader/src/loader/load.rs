@@ -7,6 +7,7 @@ use crate::error::{LoadError, Unresolved};
 use crate::image::bind::{self, Applied, Plan};
 use crate::image::map::{MapError, Mapped, map};
 use crate::image::{self, Cycle, Image, ImageError, ImageSource, Parts, StartError, tls};
+use crate::layers::readers::Section;
 use crate::layers::{Held, Layers, ProcessView, Space};
 use crate::sys::arguments::ProgramArguments;
 use std::path::Path;
@@ -172,20 +173,21 @@ impl Loader {
                     group: &members,
                     position,
                     held: &held,
+                    section: Section::under(&binding),
                 };
                 let held_open = self.0.options.lazy_imports.then_some(&*member.libraries);
                 let plan = bind::resolve(&member.mapped, member.module(), &layers, held_open)
                     .map_err(|source| LoadError::Image { unit: member.name.to_string(), source })?;
                 plans.push(plan);
             }
-            if !asked && view.may_know_more() {
+            if !asked {
                 asked = true;
                 let unknown = members.iter().zip(&plans).flat_map(|(member, plan)| {
                     let unknown = plan.missing.iter().chain(&plan.absent);
                     unknown.filter_map(|index| wanted(&member.mapped, *index))
                 });
                 let names: Vec<_> = unknown.collect();
-                if !names.is_empty() {
+                if !names.is_empty() && view.may_know_more() {
                     // `dlsym` must not be called under a lock, so everything is resolved once more.
                     drop(binding);
                     view.ask(names);

@@ -50,35 +50,60 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Reserves `length` bytes (a multiple of [`PAGE`], not zero) at `wish` (another one) if all of that is free, or
-    /// else wherever there is room, and maps `file` privately from `offset` (a multiple of [`PAGE`]) over all of it. What
-    /// lies past the end of the file must not be touched.
+    /// Reserves `length` bytes (a multiple of [`PAGE`], not zero) wherever there is room and maps `file` privately
+    /// from `offset` (a multiple of [`PAGE`]) over all of it. What lies past the end of the file must not be touched.
     ///
     /// # Errors
     /// What the system says.
-    pub fn of_file(
-        file: BorrowedFd<'_>,
-        offset: u64,
-        length: usize,
-        access: Access,
-        wish: Option<usize>,
-    ) -> io::Result<Self> {
-        let offset = file_offset(offset)?;
-        let map = |place: usize, flags| {
-            // SAFETY: a new mapping where nothing is touches nothing that exists.
-            let start = unsafe {
-                let flags = libc::MAP_PRIVATE | flags;
-                libc::mmap(place as *mut _, length, access.bits(), flags, file.as_raw_fd(), offset)
-            };
-            if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(start as usize) }
-        };
-        if let Some(wish) = wish
-            && let Ok(start) = map(wish, libc::MAP_FIXED_NOREPLACE)
-        {
-            // Systems before Linux 4.17 take it for a hint.
-            return Ok(Self { start, length });
+    pub fn of_file(file: BorrowedFd<'_>, offset: u64, length: usize, access: Access) -> io::Result<Self> {
+        let (offset, file) = (file_offset(offset)?, file.as_raw_fd());
+        // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), length, access.bits(), libc::MAP_PRIVATE, file, offset) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
         }
-        Ok(Self { start: map(0, 0)?, length })
+        Ok(Self { start: start as usize, length })
+    }
+
+    /// Nothing yet, at `start` (a multiple of [`PAGE`]), to be made larger at its end.
+    pub fn growing(start: usize) -> Self {
+        Self { start, length: 0 }
+    }
+
+    /// Maps the next `length` bytes (a multiple of [`PAGE`], not zero) if they are free: those of `file` from `offset`
+    /// (likewise), or zeros without one.
+    ///
+    /// # Errors
+    /// What the system says; that something is there already.
+    pub fn grow(
+        &mut self,
+        length: usize,
+        file: Option<(BorrowedFd<'_>, u64)>,
+        access: Access,
+    ) -> io::Result<()> {
+        let place = self.start + self.length;
+        let mut flags = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
+        let (file, offset) = match file {
+            Some((file, offset)) => (file.as_raw_fd(), file_offset(offset)?),
+            None => {
+                flags |= libc::MAP_ANONYMOUS;
+                (-1, 0)
+            }
+        };
+        // SAFETY: nothing that exists is replaced.
+        let start = unsafe { libc::mmap(place as *mut _, length, access.bits(), flags, file, offset) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        if start as usize != place {
+            // Linux before 4.17 takes the address for a hint.
+            // SAFETY: mapped just now.
+            unsafe { libc::munmap(start, length) };
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        self.length += length;
+        Ok(())
     }
 
     /// Address of the first byte.
@@ -160,6 +185,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.length == 0 {
+            return;
+        }
         // SAFETY: the range is ours, and whoever drops it has ended all use of it.
         unsafe { libc::munmap(self.start as *mut _, self.length) };
     }
