@@ -22,7 +22,7 @@
 //! data are not nought and must be.
 //!
 //! *Must be read*: pages with the dynamic section, with the relocations that are applied, with symbols, names and versions that
-//! these refer to, and with what the look-up of the called function reads: the head of the hash table, one word of its
+//! relocations refer to (a function that nobody has is an error at load, whenever it is bound), and with what the look-up of the called function reads: the head of the hash table, one word of its
 //! filter, a bucket, a chain, the symbol, its name. A page that was written need not be read.
 //!
 //! The writable pages can be had one by one, at the store, or all at once with `MAP_POPULATE`, which costs less for a page but
@@ -230,15 +230,12 @@ impl Pages<'_> {
                 if kind == R_X86_64_RELATIVE.0 && at_recorded_address && there {
                     continue;
                 }
-                if kind == R_X86_64_JUMP_SLOT.0 && !now {
-                    // Bound at the first call; its place leads there by itself, at the recorded address.
-                    if at_recorded_address {
-                        continue;
-                    }
+                // Bound at the first call: until then it leads there by itself, at the recorded address. That somebody
+                // has the function must be known all the same.
+                let waits = kind == R_X86_64_JUMP_SLOT.0 && !now && at_recorded_address;
+                if !waits {
                     self.written.insert(down(relocation.place));
-                    continue;
                 }
-                self.written.insert(down(relocation.place));
                 if let Some(table) = elf.tag(table) {
                     self.reads(table + index as u64 * RELA, RELA);
                 }

@@ -82,8 +82,8 @@ pub(super) enum Address {
 
 /// A loader that puts images there.
 pub(super) fn loader(address: Address) -> Loader {
-    let _ = address;
-    Loader::new(LoaderOptions::default())
+    let preferred_addresses = address == Address::Recorded;
+    Loader::new(LoaderOptions { preferred_addresses, ..LoaderOptions::default() })
 }
 
 /// The image, its function, and what that gives.
