@@ -31,6 +31,7 @@ mod cache;
 mod error;
 mod host_fn;
 mod input;
+mod named;
 mod observer;
 mod output;
 mod provenance;

@@ -6,6 +6,7 @@ use crate::cache::Cache;
 use crate::error::Error;
 use crate::host_fn::HostFunction;
 use crate::input::{Compilation, Kind, LibraryName, Load, Place};
+use crate::named::NamedImage;
 use crate::observer::Observer;
 use crate::output;
 use crate::provenance::{Identity, Provenance};
@@ -167,15 +168,7 @@ impl Runtime {
         }
         let Made { mut report, provenance, image, path } = self.make(&request, &key)?;
         let shown = path.as_deref().unwrap_or_else(|| Path::new(name));
-        let source = ImageSource::Descriptor { file: image.as_fd(), path: shown };
-        let image = match self.map(name, source) {
-            // The store may be on a file system that nothing can be executed from.
-            Err(Error::Bind { source, .. }) if path.is_some() && matches!(*source, LoadError::Map { .. }) => {
-                let bytes = files::contents(image.as_fd()).map_err(|e| Error::read(name, shown, &e))?;
-                self.map(name, ImageSource::Bytes(&bytes))?
-            }
-            other => other?,
-        };
+        let image = self.map_copy(name, image, shown)?;
         report.times = image.times();
         Ok(self.add(name, identity, provenance, report, Body::Image(image)))
     }
@@ -191,17 +184,14 @@ impl Runtime {
                 (checksum, self.map(name, ImageSource::Bytes(bytes))?)
             }
             Place::File(path) => {
-                let (file, status) = files::open_regular(path).map_err(|e| Error::read(name, path, &e))?;
-                let checksum = self
-                    .inner
-                    .cache
-                    .verify(&file, &status, &*self.inner.observer)
-                    .map_err(|e| Error::read(name, path, &e))?
-                    .map_err(|source| Error::Image { unit: path.display().to_string(), source })?;
+                let (cache, observer) = (&self.inner.cache, &*self.inner.observer);
+                let named = NamedImage::find(cache, name, path, observer)?;
+                let checksum = named.checksum;
                 if let Some(unit) = self.already(name, &Identity::Image(checksum))? {
                     return Ok(unit);
                 }
-                (checksum, self.map(name, ImageSource::Descriptor { file: file.as_fd(), path })?)
+                let copy = named.into_copy(cache, name, path, observer)?;
+                (checksum, self.map_copy(name, copy, path)?)
             }
         };
         let report = Report { times: image.times(), ..Report::default() };
@@ -299,6 +289,25 @@ impl Runtime {
         answer
     }
 
+    /// Maps what nobody changes: a file of the store or in memory, which goes by the name `path`.
+    fn map_copy(
+        &self,
+        name: &str,
+        file: OwnedFd,
+        path: &Path,
+    ) -> Result<Arc<hotbed_loader::image::Image>, Error> {
+        match self.map(name, ImageSource::Descriptor { file: file.as_fd(), path }) {
+            // The store may be on a file system that nothing can be executed from.
+            Err(Error::Bind { source, .. }) if is_refused(&source) => {
+                let copy = files::contents(file.as_fd())
+                    .and_then(|bytes| files::memory_copy(name, &bytes))
+                    .map_err(|e| Error::read(name, path, &e))?;
+                self.map(name, ImageSource::Descriptor { file: copy.as_fd(), path })
+            }
+            other => other,
+        }
+    }
+
     fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Arc<hotbed_loader::image::Image>, Error> {
         let _span = tracing::debug_span!("map").entered();
         self.inner
@@ -346,6 +355,11 @@ impl Runtime {
         loading.insert(name.to_owned());
         Turn { inner: &self.inner, name: name.to_owned() }
     }
+}
+
+/// Whether the system refuses to map a file for execution, wherever its contents come from.
+fn is_refused(error: &LoadError) -> bool {
+    matches!(error, LoadError::Map { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// The right to load a unit of one name.

@@ -89,7 +89,8 @@ impl Unit {
         self.inner.body.read().is_some()
     }
 
-    /// The file that it is mapped from, if there is one.
+    /// The file that it was loaded from, if there is one. An image that the host named runs from a copy, so that this file
+    /// may have been changed or deleted since.
     pub fn path(&self) -> Option<PathBuf> {
         match self.inner.body.read().as_ref()? {
             Body::Image(image) => image.path().map(Into::into),

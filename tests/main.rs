@@ -14,6 +14,7 @@ mod image_shape;
 mod inputs;
 mod libraries;
 mod mutated;
+mod named_image;
 mod names;
 mod store;
 mod support;

@@ -7,7 +7,7 @@
 //! ```text
 //! <store>/manifests/<key>          see `manifest`
 //! <store>/images/<checksum>.hbi    an image; its name is the checksum in its note
-//! <store>/verified/<hash>          empty: a file with the identity that was hashed has been verified
+//! <store>/named/<hash>             which image is the copy of a file that the user named, see `named`
 //! <store>/tmp-...                  being written
 //! ```
 //!
@@ -20,10 +20,12 @@
 
 mod key;
 mod manifest;
+mod named;
 mod reasons;
 mod record;
 
 pub use key::Key;
+pub use named::NamedImage;
 pub use reasons::{Miss, StoreError};
 pub use record::Record;
 
@@ -40,7 +42,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const MANIFESTS: &str = "manifests";
 const IMAGES: &str = "images";
-const VERIFIED: &str = "verified";
 
 /// Makes temporary names of one process differ.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -120,9 +121,11 @@ impl Store {
         let mut checker = Checker::new(directory);
         let mut first = None;
         for at in 0..manifest.entries.len() {
-            let found = checker
-                .check(&mut manifest.entries[at].record)
-                .and_then(|changed| self.open_image(&mut manifest.entries[at], changed));
+            let Entry { checksum, memo, record } = &mut manifest.entries[at];
+            let found = checker.check(record).and_then(|changed| {
+                let (file, image_changed) = self.open_image(checksum, memo)?;
+                Ok((file, changed || image_changed))
+            });
             match found {
                 Ok((file, memos_changed)) => {
                     if memos_changed {
@@ -178,55 +181,33 @@ impl Store {
         Ok(Hit { path, file: file.into(), checksum, record })
     }
 
-    /// Whether a file with this identity has been verified before.
-    pub fn is_verified(&self, identity: &FileIdentity) -> bool {
-        std::fs::symlink_metadata(self.verified_path(identity)).is_ok_and(|m| m.is_file())
-    }
-
-    /// Remembers that the file with this identity was verified, if it has been left alone for long enough.
-    ///
-    /// # Errors
-    /// When it cannot be written down; it is only a memo.
-    pub fn remember_verified(&self, identity: &FileIdentity) -> Result<(), StoreError> {
-        if !identity.is_settled(Stamp::now()) {
-            return Ok(());
-        }
-        let path = self.verified_path(identity);
-        let made = match files::create_private(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                files::create_private_folders(&self.root.join(VERIFIED))
-                    .and_then(|()| files::create_private(&path))
-            }
-            other => other,
-        };
-        match made {
-            Ok(_) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(e) => Err(StoreError::System { operation: "write to", path, source: e }),
-        }
-    }
-
-    /// Opens an entry's image and makes sure of its contents. Says beside it whether the memos have changed.
-    fn open_image(&self, entry: &mut Entry, memos_changed: bool) -> Result<(OwnedFd, bool), Miss> {
-        let path = self.image_path(&entry.checksum);
+    /// Opens the image with this checksum and makes sure of its contents, unless its file is still the one in `memo`. Says
+    /// beside it whether the memo has changed.
+    fn open_image(
+        &self,
+        expected: &[u8; 32],
+        memo: &mut Option<FileIdentity>,
+    ) -> Result<(OwnedFd, bool), Miss> {
+        let path = self.image_path(expected);
         let (file, status) = files::open_no_follow(&path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Miss::ImageMissing,
             _ => Miss::ImageDamaged(e.to_string()),
         })?;
-        let mut changed = memos_changed;
-        if entry.memo != Some(status.identity) {
-            let now = Stamp::now();
-            let bytes = files::contents_of(&file, status.identity.size)
-                .map_err(|e| Miss::ImageDamaged(e.to_string()))?;
-            let checksum = note::verify(&bytes).map_err(|e| Miss::ImageDamaged(e.to_string()))?;
-            if checksum != entry.checksum {
-                return Err(Miss::ImageDamaged("it is another image".into()));
-            }
-            let memo = status.identity.is_settled(now).then_some(status.identity);
-            changed |= memo.is_some();
-            entry.memo = memo.or(entry.memo);
+        if *memo == Some(status.identity) {
+            return Ok((file.into(), false));
         }
-        Ok((file.into(), changed))
+        let now = Stamp::now();
+        let bytes =
+            files::contents_of(&file, status.identity.size).map_err(|e| Miss::ImageDamaged(e.to_string()))?;
+        let checksum = note::verify(&bytes).map_err(|e| Miss::ImageDamaged(e.to_string()))?;
+        if checksum != *expected {
+            return Err(Miss::ImageDamaged("it is another image".into()));
+        }
+        let settled = status.identity.is_settled(now);
+        if settled {
+            *memo = Some(status.identity);
+        }
+        Ok((file.into(), settled))
     }
 
     fn holds_image(&self, path: &Path, checksum: &[u8; 32]) -> bool {
@@ -274,12 +255,6 @@ impl Store {
 
     fn image_path(&self, checksum: &[u8; 32]) -> PathBuf {
         self.named(IMAGES, &blake3::Hash::from_bytes(*checksum).to_hex(), ".hbi")
-    }
-
-    fn verified_path(&self, identity: &FileIdentity) -> PathBuf {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&note::FORMAT_VERSION.to_le_bytes()).update(&identity.to_bytes());
-        self.named(VERIFIED, &hasher.finalize().to_hex(), "")
     }
 
     fn named(&self, folder: &str, name: &str, suffix: &str) -> PathBuf {

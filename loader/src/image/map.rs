@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 /// Where an image is.
 #[derive(Debug, Clone, Copy)]
 pub enum ImageSource<'a> {
-    /// A file.
+    /// A file. It is mapped, so nobody may write to it or cut it short before the image is gone.
     File(&'a Path),
-    /// An open file; the path is only what it goes by. The descriptor may be closed after loading.
+    /// An open file, mapped likewise; the path is only what it goes by. The descriptor may be closed after loading.
     Descriptor {
         /// The file, readable.
         file: BorrowedFd<'a>,

@@ -105,7 +105,7 @@ impl Manifest {
     }
 }
 
-fn write_memo(w: &mut Writer, memo: Option<&FileIdentity>) {
+pub(super) fn write_memo(w: &mut Writer, memo: Option<&FileIdentity>) {
     w.option(memo, |w, FileIdentity { device, inode, size, mtime_ns, ctime_ns }| {
         w.u64(*device);
         w.u64(*inode);
@@ -115,7 +115,7 @@ fn write_memo(w: &mut Writer, memo: Option<&FileIdentity>) {
     });
 }
 
-fn read_memo(r: &mut Reader<'_>) -> Result<Option<FileIdentity>, CodecError> {
+pub(super) fn read_memo(r: &mut Reader<'_>) -> Result<Option<FileIdentity>, CodecError> {
     r.option(|r| {
         Ok(FileIdentity {
             device: r.u64()?,

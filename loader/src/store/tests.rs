@@ -10,29 +10,29 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 /// A folder of its own, removed at the end.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("hotbed-store-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Writes a file and makes it look old, but for its ctime, which nothing can set.
-    fn write(&self, name: &str, contents: &str) {
+    pub(super) fn write(&self, name: &str, contents: &str) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, contents).unwrap();
         files::outlive_tick(&path);
     }
 
-    fn store(&self) -> Store {
+    pub(super) fn store(&self) -> Store {
         Store::open(&self.path("store")).unwrap()
     }
 }
@@ -59,8 +59,8 @@ fn key(flag: &str) -> Key {
     })
 }
 
-/// A file that is an image as far as the store looks.
-fn image(contents: &str) -> OwnedFd {
+/// What is an image as far as the store looks.
+pub(super) fn image_bytes(contents: &str) -> Vec<u8> {
     let mut file = vec![0u8; 120];
     file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
     for (at, value) in
@@ -73,6 +73,11 @@ fn image(contents: &str) -> OwnedFd {
     file.extend_from_slice(&note);
     file.extend_from_slice(contents.as_bytes());
     note::seal(&mut file).unwrap();
+    file
+}
+
+fn image(contents: &str) -> OwnedFd {
+    let file = image_bytes(contents);
     let memory = files::memory_file("image").unwrap();
     File::from(memory.try_clone().unwrap()).write_all(&file).unwrap();
     memory
@@ -295,20 +300,4 @@ fn a_directory_that_others_could_have_filled_is_refused() {
     }
     assert!(matches!(Store::open(Path::new("/proc/nowhere")), Err(StoreError::System { .. })));
     Store::open(&scratch.path("deep/er/store")).unwrap();
-}
-
-#[test]
-fn verified_files_are_remembered() {
-    let scratch = Scratch::new("verified");
-    let store = scratch.store();
-    let old = FileIdentity { device: 1, inode: 2, size: 3, mtime_ns: 4, ctime_ns: 5 };
-    assert!(!store.is_verified(&old));
-    store.remember_verified(&old).unwrap();
-    store.remember_verified(&old).unwrap();
-    assert!(store.is_verified(&old));
-    assert!(!store.is_verified(&FileIdentity { inode: 7, ..old }));
-    scratch.write("young", "");
-    let young = FileIdentity::of_path(&scratch.path("young")).unwrap();
-    store.remember_verified(&young).unwrap();
-    assert!(!store.is_verified(&young));
 }

@@ -7,7 +7,7 @@
 //! are remembered.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -224,6 +224,16 @@ pub fn memory_file(name: &str) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A file in memory with these contents; see [`memory_file`].
+///
+/// # Errors
+/// What the system says.
+pub fn memory_copy(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memory_file(name)?);
+    file.write_all(bytes)?;
+    Ok(file.into())
+}
+
 /// Like [`memory_file`], but everything that is written goes to its end, whoever writes.
 ///
 /// # Errors
@@ -340,6 +350,23 @@ pub fn contents_of(file: &File, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads the start of an open file, as much as there is room for; gives the number of bytes.
+///
+/// # Errors
+/// What the system says.
+pub fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
 /// The effective user of this process.
 pub fn effective_user() -> u32 {
     // SAFETY: geteuid has no preconditions and cannot fail.
@@ -374,7 +401,6 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test shall say where")]
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn a_memory_file_holds_bytes() {
