@@ -192,8 +192,10 @@ impl<'a> Reader<'a> {
         mut read: impl FnMut(&mut Self) -> Result<T, CodecError>,
     ) -> Result<Vec<T>, CodecError> {
         let count = self.u32()? as usize;
-        // Every element takes a byte at least, so a damaged count cannot ask for more than the input's length.
-        let mut values = Vec::with_capacity(count.min(self.rest.len()));
+        // Every element takes a byte at least in the input, but may take many in memory; more room than the input has is
+        // only made when there really are that many.
+        let room = self.rest.len() / size_of::<T>().max(1);
+        let mut values = Vec::with_capacity(count.min(room));
         for _ in 0..count {
             values.push(read(self)?);
         }

@@ -13,6 +13,8 @@ pub(crate) mod dynamic;
 pub(crate) mod elf;
 mod error;
 pub(crate) mod headers;
+#[cfg(any(test, feature = "fuzzing"))]
+mod inspect;
 pub(crate) mod lazy;
 mod lifecycle;
 pub(crate) mod map;
@@ -282,15 +284,7 @@ impl Image {
             applied.finish();
             let (beginning, end) = lifecycle::find(&body.mapped)?;
             protect(&body.mapped)?;
-            let index = unwind::index(&body.mapped)?;
-            let this = Weak::clone(&self.this);
-            let known = match &body.mapped.memory {
-                Memory::Own { .. } => registry::Entry::of_pages(self.range(), index, this),
-                Memory::Arena(lease) => {
-                    let (crowd, within) = lease.in_crowd();
-                    registry::Entry::in_crowd(crowd, within, self.range(), index, this)
-                }
-            };
+            let known = self.make_known()?;
             let _ = body.unwind.set((known, unwind::register(&body.mapped)?));
             let _ = body.end.set(end);
             if let Some(end) = body.end.get() {
@@ -299,6 +293,19 @@ impl Image {
             beginning
         };
         Ok(Startable { image: Arc::clone(self), beginning })
+    }
+
+    /// Makes it known by its addresses.
+    fn make_known(&self) -> Result<registry::Entry, ImageError> {
+        let index = unwind::index(&self.body.mapped)?;
+        let this = Weak::clone(&self.this);
+        Ok(match &self.body.mapped.memory {
+            Memory::Own { .. } => registry::Entry::of_pages(self.range(), index, this),
+            Memory::Arena(lease) => {
+                let (crowd, within) = lease.in_crowd();
+                registry::Entry::in_crowd(crowd, within, self.range(), index, this)
+            }
+        })
     }
 
     /// Name of the unit.

@@ -3,6 +3,9 @@
 pub mod boundary;
 pub mod codec;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 pub mod layers;
 mod loader;

@@ -1,6 +1,8 @@
 //! The loader: what is defined, opened and loaded for one host.
 
 mod circles;
+#[cfg(any(test, feature = "fuzzing"))]
+mod dry_run;
 mod library;
 mod load;
 mod namespace;

@@ -262,5 +262,31 @@ impl Store {
     }
 }
 
+/// Reads manifests and memos, whose checksum is made to match: contents of such files without it.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub fn fuzz(contents: &[u8]) -> crate::fuzzing::Outcome {
+    let mut bytes = contents.to_vec();
+    bytes.extend_from_slice(blake3::hash(contents).as_bytes());
+    if let Ok(manifest) = Manifest::decode(&bytes) {
+        assert_eq!(Manifest::decode(&manifest.encode()).as_ref(), Ok(&manifest));
+    }
+    let memo = named::Memo::decode(&bytes);
+    if let Ok(memo) = &memo {
+        assert_eq!(named::Memo::decode(&memo.encode()).as_ref(), Ok(memo));
+    }
+    if memo.is_ok() { memo.into() } else { Manifest::decode(&bytes).into() }
+}
+
+/// Manifests and memos, without their checksums.
+#[cfg(test)]
+pub(crate) fn sample_contents() -> Vec<Vec<u8>> {
+    let mut larger = manifest::sample();
+    larger.entries.extend(manifest::sample().entries);
+    [manifest::sample().encode(), larger.encode(), named::sample().encode()]
+        .map(|bytes| bytes[..bytes.len() - 32].to_vec())
+        .to_vec()
+}
+
 #[cfg(test)]
 mod tests;

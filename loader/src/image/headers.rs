@@ -54,6 +54,13 @@ pub(crate) struct Headers {
 
 /// Largest image in memory; far above anything sensible.
 const LARGEST: u64 = 1 << 40;
+/// Most that may lie between segments, all in all: several times the largest alignment that a section may have. It
+/// costs nothing in the file, but every page of the range that an image occupies is entered in the registry.
+const WIDEST_GAPS: u64 = 1 << 32;
+/// Largest thread-local block and its largest alignment: what is larger is damage, as is found out here rather than when
+/// a thread needs its block and there is no way to say so.
+const LARGEST_BLOCK: u64 = 1 << 32;
+const LARGEST_ALIGNMENT: u64 = 1 << 30;
 /// Where the addresses end that a program can have; far below where sums of them overflow.
 const HIGHEST: u64 = 1 << 47;
 
@@ -110,8 +117,8 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
             PT_TLS if size > 0 => {
                 if file_size_here > size
                     || !align.max(1).is_power_of_two()
-                    || align > LARGEST
-                    || size > LARGEST
+                    || align > LARGEST_ALIGNMENT
+                    || size > LARGEST_BLOCK
                 {
                     return Err(ImageError::Damaged("its thread-local segment"));
                 }
@@ -141,6 +148,7 @@ fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageEr
         return Err(ImageError::Damaged("the address of its first segment"));
     }
     let mut end = page_down(first.address as usize);
+    let mut gaps = 0;
     for segment in segments {
         let Segment { address, size, offset, file_size: in_file, access } = *segment;
         // Those in the wrong order are found below.
@@ -152,6 +160,10 @@ fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageEr
         }
         if page_down(address as usize) < end {
             return Err(ImageError::Damaged("its segments overlap"));
+        }
+        gaps += (page_down(address as usize) - end) as u64;
+        if gaps > WIDEST_GAPS {
+            return Err(ImageError::Damaged("its segments are too far apart"));
         }
         if (address ^ offset) as usize & (PAGE - 1) != 0 {
             return Err(ImageError::Damaged("a segment is not aligned to pages"));

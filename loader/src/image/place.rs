@@ -105,14 +105,15 @@ impl Place {
         Some(unsafe { std::slice::from_raw_parts(memory as *const T, count) })
     }
 
-    /// A copy of `count` elements at `address`, in any readable memory.
+    /// A copy of `count` elements at `address`, in any readable memory that has contents in the file: so there are never
+    /// more of them than that has room for.
     ///
     /// # Safety
     /// As for [`Place::table`]; nobody writes there meanwhile.
     pub(crate) unsafe fn copy<T: Plain>(&self, address: u64, count: usize) -> Option<Vec<T>> {
         let length = count.checked_mul(size_of::<T>())?;
         let segment = self.segment(address, length as u64)?;
-        if !segment.access.read {
+        if !segment.access.read || address - segment.address + length as u64 > segment.file_size {
             return None;
         }
         let mut values: Vec<T> = Vec::with_capacity(count);

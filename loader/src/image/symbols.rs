@@ -280,7 +280,7 @@ impl Symbols {
                     if chained & 1 == 1 {
                         return None;
                     }
-                    index += 1;
+                    index = index.checked_add(1)?;
                 }
             }
             Hash::Plain { buckets, chains } => {

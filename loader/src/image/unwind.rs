@@ -30,17 +30,23 @@ pub(super) fn index(mapped: &Mapped) -> Result<Option<usize>, ImageError> {
 /// # Safety
 /// The image stays mapped as long as the registration, is known to the registry, and [`index`] was not against it.
 pub(super) unsafe fn register(mapped: &Mapped) -> Result<Option<Registration>, ImageError> {
-    let Some(index) = mapped.headers.unwind else { return Ok(None) };
     if hook::holds() {
         return Ok(None);
     }
+    // SAFETY: it lies in read-only memory of the image; that it is well formed follows from the checksum, which says
+    // that it is what lld wrote, with a zero at the end.
+    Ok(section(mapped)?.and_then(|section| unsafe { Registration::new(section) }))
+}
+
+/// Address of the unwind tables themselves, in memory that is never written.
+pub(super) fn section(mapped: &Mapped) -> Result<Option<usize>, ImageError> {
+    let Some(index) = mapped.headers.unwind else { return Ok(None) };
     let section = match mapped.layout.frames {
         Some((address, _)) => address,
         None => by_index(mapped, index)?,
     };
-    // SAFETY: it lies in read-only memory of the image; that it is well formed follows from the checksum, which says
-    // that it is what lld wrote, with a zero at the end.
-    Ok(unsafe { Registration::new(mapped.place.at(section)) })
+    check(mapped, section, 4)?;
+    Ok(Some(mapped.place.at(section)))
 }
 
 /// Whether there are aligned tables that nobody writes to.

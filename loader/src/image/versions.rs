@@ -107,7 +107,10 @@ impl Versions {
                 let name = strings.get(entry.name.into())?;
                 self.set(entry.number, Version { name, hash: entry.hash, file });
                 seen += 1;
-                if entry.next == 0 || seen > MOST {
+                if seen > MOST {
+                    return None;
+                }
+                if entry.next == 0 {
                     break;
                 }
                 at = at.checked_add(entry.next.into())?;

@@ -28,7 +28,7 @@ pub(crate) struct Member {
 
 /// An image that is bound and not started.
 pub(crate) struct Prepared {
-    image: Arc<Image>,
+    pub(crate) image: Arc<Image>,
     applied: Applied,
     began: Instant,
     mapped_at: Instant,

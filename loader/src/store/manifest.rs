@@ -127,27 +127,29 @@ pub(super) fn read_memo(r: &mut Reader<'_>) -> Result<Option<FileIdentity>, Code
     })
 }
 
+/// A manifest with something of everything.
+#[cfg(test)]
+pub(super) fn sample() -> Manifest {
+    let memo = Some(FileIdentity { device: 1, inode: 2, size: 3, mtime_ns: -4, ctime_ns: 5 });
+    let record = Record {
+        files: vec![
+            FileRecord { path: "a.c".into(), hash: [1; 32], memo },
+            FileRecord { path: "/b.h".into(), hash: [2; 32], memo: None },
+        ],
+        folders: vec![FolderRecord { path: "inc".into(), missing: vec!["b.h".into()], memo }],
+        listings: vec![ListingRecord { path: "dir".into(), hash: [3; 32], memo: None }],
+    };
+    Manifest { entries: vec![Entry { checksum: [9; 32], memo, record }] }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn manifest() -> Manifest {
-        let memo = Some(FileIdentity { device: 1, inode: 2, size: 3, mtime_ns: -4, ctime_ns: 5 });
-        let record = Record {
-            files: vec![
-                FileRecord { path: "a.c".into(), hash: [1; 32], memo },
-                FileRecord { path: "/b.h".into(), hash: [2; 32], memo: None },
-            ],
-            folders: vec![FolderRecord { path: "inc".into(), missing: vec!["b.h".into()], memo }],
-            listings: vec![ListingRecord { path: "dir".into(), hash: [3; 32], memo: None }],
-        };
-        Manifest { entries: vec![Entry { checksum: [9; 32], memo, record }] }
-    }
-
     #[test]
     fn any_cut_or_flipped_bit_is_noticed() {
-        let mut bytes = manifest().encode();
-        assert_eq!(Manifest::decode(&bytes), Ok(manifest()));
+        let mut bytes = sample().encode();
+        assert_eq!(Manifest::decode(&bytes), Ok(sample()));
         for end in 0..bytes.len() {
             assert!(Manifest::decode(&bytes[..end]).is_err(), "cut at {end}");
         }
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn wild_contents_with_a_right_checksum_do_not_panic() {
-        let good = manifest().encode();
+        let good = sample().encode();
         let body = &good[..good.len() - HASH_BYTES];
         for at in MAGIC.len()..body.len() {
             for value in [0, 0xff, 0x80] {
@@ -177,14 +179,14 @@ mod tests {
     fn a_new_result_for_the_same_state_takes_the_old_ones_place() {
         let mut all = Manifest::default();
         for i in 0..20u8 {
-            let mut entry = manifest().entries.remove(0);
+            let mut entry = sample().entries.remove(0);
             entry.record.files[0].hash = [i % 10; 32];
             entry.checksum = [i; 32];
             all.add(entry);
         }
         let kept: Vec<u8> = all.entries.iter().map(|entry| entry.checksum[0]).collect();
         assert_eq!(kept, [19, 18, 17, 16, 15, 14, 13, 12]);
-        let mut again = manifest().entries.remove(0);
+        let mut again = sample().entries.remove(0);
         again.record.files[0].hash = [5; 32];
         again.checksum = [99; 32];
         all.add(again);

@@ -104,7 +104,7 @@ impl Store {
 }
 
 impl Memo {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let Self { checksum, copy } = self;
         let mut w = Writer::new();
         w.raw(MAGIC);
@@ -129,6 +129,13 @@ impl Memo {
         let mut r = Reader::new(values);
         Ok(Self { checksum: r.array()?, copy: read_memo(&mut r)? })
     }
+}
+
+/// A memo with something of everything.
+#[cfg(test)]
+pub(super) fn sample() -> Memo {
+    let copy = FileIdentity { device: 1, inode: 2, size: 3, mtime_ns: 4, ctime_ns: 5 };
+    Memo { checksum: [6; 32], copy: Some(copy) }
 }
 
 #[cfg(test)]

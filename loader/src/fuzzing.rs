@@ -1,0 +1,90 @@
+//! What reads bytes that may be damaged or hostile, each behind one function: for the fuzzers in `fuzz/` and for the test
+//! that gives them mutated files by the hundred thousand.
+//!
+//! A function here panics when something is wrong with the reader, for example when what it has read does not survive
+//! being written again; it says nothing about the bytes. No code of an image runs.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure shall say where")]
+
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod mutation;
+
+use crate::boundary::{Request, decode_answer, encode_answer};
+use crate::image::note::{self, Metadata};
+use crate::{ImageSource, Loader, LoaderOptions};
+use std::sync::LazyLock;
+
+/// How far a damaged file came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was refused, with a reason.
+    Refused,
+    /// It was accepted.
+    Accepted,
+}
+
+impl<T, E: std::fmt::Display> From<Result<T, E>> for Outcome {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(_) => Self::Accepted,
+            Err(error) => {
+                assert!(!error.to_string().is_empty(), "a refusal without a reason");
+                Self::Refused
+            }
+        }
+    }
+}
+
+/// Maps an image, resolves and relocates it, and reads all its tables. `others` are sound images that are bound to it or to
+/// one another then.
+pub fn image(bytes: &[u8], others: &[&[u8]]) -> Outcome {
+    static LOADER: LazyLock<Loader> = LazyLock::new(|| Loader::new(LoaderOptions::default()));
+    let loader = &*LOADER;
+    let image = match loader.bind_only("fuzzed", ImageSource::Bytes(bytes)) {
+        Ok(image) => image,
+        refused => return refused.map(|_| ()).into(),
+    };
+    let inspected = image.inspect();
+    // Whatever they make of it: they look for their names in its tables.
+    for other in others {
+        let _ = loader.bind_only("other", ImageSource::Bytes(other));
+    }
+    inspected.into()
+}
+
+/// Looks for the note of an image, its checksum and the metadata.
+pub fn note(bytes: &[u8]) -> Outcome {
+    let mut sealed = bytes.to_vec();
+    if let Ok(checksum) = note::seal(&mut sealed) {
+        assert_eq!(note::verify(&sealed), Ok(checksum));
+        assert_eq!(note::recorded_checksum(&sealed), Ok(checksum));
+    }
+    let _ = note::verify(bytes);
+    note::metadata(bytes).into()
+}
+
+/// Decodes metadata, requests and answers.
+pub fn codec(bytes: &[u8]) -> Outcome {
+    let mut outcome = Outcome::Refused;
+    if let Ok(metadata) = Metadata::decode(bytes) {
+        assert_eq!(Metadata::decode(&metadata.encode()), Ok(metadata));
+        outcome = Outcome::Accepted;
+    }
+    if let Ok(request) = Request::decode(bytes) {
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+        outcome = Outcome::Accepted;
+    }
+    if let Ok(answer) = decode_answer(bytes) {
+        let again = encode_answer(&answer);
+        // The values themselves may be no numbers, which are not equal to themselves.
+        assert_eq!(encode_answer(&decode_answer(&again).unwrap()), again);
+        outcome = Outcome::Accepted;
+    }
+    outcome
+}
+
+pub use crate::store::fuzz as store;
