@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The back end in this process. It holds nothing; LLVM's own state is the process's.
@@ -55,7 +55,14 @@ impl BackEnd for InProcess {
             inputs: Vec::new(),
             entry: request.entry.clone(),
         };
-        let inputs = link_inputs(request, compiled.as_ref(), &given, &mut metadata, &mut reply.counts)?;
+        let inputs = link_inputs(
+            request,
+            compiled.as_ref(),
+            &given,
+            &mut metadata,
+            &mut reply.counts,
+            &mut dependencies,
+        )?;
         let wishes = LinkWishes {
             unit: &request.unit,
             cpp: request.inputs().any(|input| input.lang == Lang::Cpp),
@@ -153,6 +160,7 @@ fn link_inputs<'a>(
     given: &'a [Cow<'a, [u8]>],
     metadata: &mut Metadata,
     counts: &mut Counts,
+    dependencies: &mut BTreeSet<Dependency>,
 ) -> Result<Vec<LinkInput<'a>>, Failure> {
     let mut given = given.iter();
     let mut made = compiled.iter().flat_map(|compiled| &compiled.objects);
@@ -174,9 +182,17 @@ fn link_inputs<'a>(
             given.next().map(AsRef::as_ref)
         };
         let Some(bytes) = bytes else { continue };
+        let folder = match &input.content {
+            Content::File(path) => request.directory.join(path).parent().map(Path::to_owned),
+            Content::Bytes { .. } => None,
+        };
         // With -flto it is bitcode, which lld compiles.
         let checked = match (archive, compiled_here && bytes.starts_with(b"BC\xc0\xde")) {
-            (true, _) => check_archive(bytes),
+            (true, _) => check_archive(bytes, folder.as_deref()).map(|facts| {
+                // lld reads them and does not say so.
+                dependencies.extend(facts.files.into_iter().map(Dependency::File));
+                facts.objects
+            }),
             (_, true) => Ok(Default::default()),
             _ => check_object(bytes),
         };

@@ -5,6 +5,9 @@
 //! [`Request`](hotbed_loader::boundary::Request) into an image.
 
 mod frontend;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod in_process;
 mod link;
 mod module;

@@ -10,8 +10,7 @@
 mod corpus;
 #[cfg(test)]
 mod hostile;
-#[cfg(test)]
-mod mutation;
+pub mod mutation;
 
 use crate::boundary::{Request, decode_answer, encode_answer};
 use crate::image::note::{self, Metadata};

@@ -323,7 +323,12 @@ fn check_relocations(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFa
         if !relocations.is_empty() && linked != symbols.section() {
             return Err(format!("has relocations of {name} that refer to no symbol table"));
         }
-        let size = target.sh_size.get(LE);
+        // Where a section is compressed, they are of its contents as they become again.
+        let size = match target.compression(LE, bytes) {
+            Ok(Some((header, ..))) => header.ch_size.get(LE),
+            Ok(None) => target.sh_size.get(LE),
+            Err(_) => return Err(format!("has the damaged compressed section {name}")),
+        };
         for relocation in relocations {
             let kind = relocation.r_type(LE, false);
             let index = relocation.r_sym(LE, false) as usize;

@@ -58,7 +58,7 @@ pub(crate) fn contents_of(path: &Path) -> Option<Contents> {
     let contents = if bytes.starts_with(&elf::ELFMAG) {
         Contents::Shared(Arc::new(read_exports(&bytes, path)?))
     } else if bytes.starts_with(b"!<arch>\n") {
-        Contents::Archive(Arc::new(check_archive(&bytes).ok()?.undefined))
+        Contents::Archive(Arc::new(check_archive(&bytes, None).ok()?.objects.undefined))
     } else {
         Contents::Text(String::from_utf8(bytes).ok()?.into())
     };

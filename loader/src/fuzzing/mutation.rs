@@ -1,4 +1,4 @@
-//! Mutations of ELF files that know what they change: mostly fields of headers and tables, which get values that are
+//! Mutations of ELF files and archives that know what they change: mostly fields of headers and tables, which get values that are
 //! likely to matter; now and then bytes, bits, whole entries, parts of other files, or the end of the file.
 //!
 //! What is where follows from the section table of the sound file, so nothing here depends on the linker's layout.
@@ -8,33 +8,40 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{LittleEndian as LE, elf::SectionType};
 
 /// A small generator, so that a number stands for a mutation.
-pub(super) struct Random(u64);
+#[derive(Debug)]
+pub struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    /// The generator of that number.
+    pub fn new(seed: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         random.next();
         random
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    /// A number below `end`, or zero.
+    pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 }
 
 /// Entries of one kind, one behind the other.
+#[derive(Debug)]
 struct Table {
     start: usize,
     end: usize,
     /// Widths in bytes of the fields of an entry.
     fields: &'static [usize],
+    /// Whether numbers are decimal digits with spaces behind them.
+    text: bool,
 }
 
 impl Table {
@@ -49,6 +56,8 @@ impl Table {
 
 const FILE_HEADER: &[usize] = &[16, 2, 2, 4, 8, 8, 8, 4, 2, 2, 2, 2, 2, 2];
 const PROGRAM_HEADER: &[usize] = &[4, 4, 8, 8, 8, 8, 8, 8];
+/// Name, date, owner, group, mode, size and end of the header of a member.
+const MEMBER_HEADER: &[usize] = &[16, 12, 6, 6, 8, 10, 2];
 const SECTION_HEADER: &[usize] = &[4, 4, 8, 8, 8, 8, 4, 4, 8, 8];
 
 /// The fields of what is in a section, if it is anything that is read.
@@ -58,7 +67,7 @@ fn fields(kind: SectionType, name: &[u8]) -> Option<&'static [usize]> {
         elf::SHT_DYNAMIC => &[8, 8],
         elf::SHT_RELA => &[8, 4, 4, 8],
         elf::SHT_RELR | elf::SHT_INIT_ARRAY | elf::SHT_FINI_ARRAY => &[8],
-        elf::SHT_GNU_HASH | elf::SHT_HASH | elf::SHT_NOTE | elf::SHT_GROUP => &[4],
+        elf::SHT_GNU_HASH | elf::SHT_HASH | elf::SHT_NOTE | elf::SHT_GROUP | elf::SHT_SYMTAB_SHNDX => &[4],
         elf::SHT_GNU_VERSYM => &[2],
         elf::SHT_GNU_VERNEED => &[2, 2, 4, 4, 4],
         elf::SHT_GNU_VERDEF => &[2, 2, 2, 2, 4, 4, 4],
@@ -71,8 +80,10 @@ fn fields(kind: SectionType, name: &[u8]) -> Option<&'static [usize]> {
 }
 
 /// A sound file and where what is in it.
-pub(super) struct Subject {
-    pub(super) bytes: Vec<u8>,
+#[derive(Debug)]
+pub struct Subject {
+    /// The file.
+    pub bytes: Vec<u8>,
     tables: Vec<Table>,
     /// Addresses and sizes that are something in the file.
     values: Vec<u64>,
@@ -80,22 +91,22 @@ pub(super) struct Subject {
 
 impl Subject {
     /// Anything: four bytes are a field.
-    pub(super) fn of_bytes(bytes: Vec<u8>) -> Self {
-        let table = |start: usize, fields| Table { start, end: bytes.len().max(start), fields };
+    pub fn of_bytes(bytes: Vec<u8>) -> Self {
+        let table = |start: usize, fields| Table { start, end: bytes.len().max(start), fields, text: false };
         let tables = vec![table(0, &[1]), table(0, &[4]), table(1, &[4]), table(2, &[4]), table(3, &[4])];
         Self { tables, values: vec![bytes.len() as u64], bytes }
     }
 
     /// An ELF file; `None` when it is not sound.
-    pub(super) fn of_elf(bytes: Vec<u8>) -> Option<Self> {
+    pub fn of_elf(bytes: Vec<u8>) -> Option<Self> {
         let header = FileHeader64::<LE>::parse(&*bytes).ok()?;
-        let mut tables = vec![Table { start: 0, end: 64, fields: FILE_HEADER }];
+        let mut tables = vec![Table { start: 0, end: 64, fields: FILE_HEADER, text: false }];
         let mut values = vec![bytes.len() as u64];
         let segments = header.program_headers(LE, &*bytes).ok()?;
         let at = header.e_phoff.get(LE) as usize;
         let entries = |start, count, fields: &'static [usize]| {
             let end = start + count * fields.iter().sum::<usize>();
-            Table { start, end, fields }
+            Table { start, end, fields, text: false }
         };
         // Twice as likely as other tables: it decides where everything is.
         for _ in 0..2 {
@@ -115,15 +126,44 @@ impl Subject {
             if size > 0
                 && let Some(fields) = fields(section.sh_type.get(LE), name)
             {
-                tables.push(Table { start, end, fields });
+                tables.push(Table { start, end, fields, text: false });
             }
         }
         tables.retain(|table| table.count() > 0);
         Some(Self { bytes, tables, values })
     }
 
+    /// An archive, with the members in it that are ELF files; `None` when it is not sound.
+    pub fn of_archive(bytes: Vec<u8>) -> Option<Self> {
+        let mut tables = Vec::new();
+        let mut values = vec![bytes.len() as u64];
+        let mut at = 8;
+        while let Some(header) = bytes.get(at..at + 60) {
+            let size: usize = std::str::from_utf8(&header[48..58]).ok()?.trim().parse().ok()?;
+            let (start, end) = (at + 60, at + 60 + size);
+            values.extend([at as u64, size as u64]);
+            // Those of the members of a thin archive follow at once.
+            let contents =
+                bytes.get(start..end).filter(|_| !bytes.starts_with(b"!<thin>\n") || header[0] == b'/');
+            tables.push(Table { start: at, end: start, fields: MEMBER_HEADER, text: true });
+            at = if contents.is_some() { end.next_multiple_of(2) } else { start };
+            let Some(contents) = contents.filter(|contents| !contents.is_empty()) else { continue };
+            match Self::of_elf(contents.to_vec()) {
+                Some(inner) => {
+                    let inside =
+                        |table: Table| Table { start: start + table.start, end: start + table.end, ..table };
+                    tables.extend(inner.tables.into_iter().map(inside));
+                    values.extend(inner.values);
+                }
+                None => tables.push(Table { start, end, fields: &[4], text: false }),
+            }
+        }
+        tables.retain(|table| table.count() > 0);
+        (!tables.is_empty()).then_some(Self { bytes, tables, values })
+    }
+
     /// A mutation of it; `others` are what parts are taken from.
-    pub(super) fn mutated(&self, random: &mut Random, others: &[Self]) -> Vec<u8> {
+    pub fn mutated(&self, random: &mut Random, others: &[Self]) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         for _ in 0..=random.below(3) {
             match random.below(20) {
@@ -171,6 +211,20 @@ impl Subject {
         let mut at = table.start + random.below(table.count()) * table.entry();
         let field = random.below(table.fields.len());
         at += table.fields[..field].iter().sum::<usize>();
+        if table.text {
+            let width = table.fields[field];
+            let Some(place) = bytes.get_mut(at..at + width) else { return };
+            let now = std::str::from_utf8(place).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+            let value = self.value(now, random);
+            // A name may be a number behind a slash.
+            let text = match random.below(4) {
+                0 => format!("/{value:<width$}"),
+                1 => format!("{:<width$}", value.cast_signed()),
+                _ => format!("{value:<width$}"),
+            };
+            place.copy_from_slice(&text.as_bytes()[..width]);
+            return;
+        }
         // The identification at the beginning of the file is as good as bytes.
         let width = table.fields[field].min(8);
         let Some(place) = bytes.get_mut(at..at + width) else { return };
