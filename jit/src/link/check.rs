@@ -149,7 +149,13 @@ fn check_sections(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts
             elf::SHT_GROUP => {
                 let words = words(data).ok_or_else(|| format!("has the damaged group {}", shown()))?;
                 let bad_member = words.iter().skip(1).any(|&member| member == 0 || member as usize >= count);
-                if words.is_empty() || bad_member || sections.symbols(LE, bytes, elf::SHT_SYMTAB).is_err() {
+                let signature = section.sh_info.get(LE) as usize;
+                let symbols = sections.symbols(LE, bytes, elf::SHT_SYMTAB);
+                if words.is_empty()
+                    || bad_member
+                    || symbols.is_err()
+                    || symbols.is_ok_and(|symbols| signature >= symbols.len())
+                {
                     return Err(format!("has the damaged group {}", shown()));
                 }
             }
@@ -392,3 +398,6 @@ fn word(data: &[u8], at: usize) -> Option<u32> {
 fn words(data: &[u8]) -> Option<Vec<u32>> {
     data.len().is_multiple_of(4).then(|| (0..data.len()).step_by(4).filter_map(|at| word(data, at)).collect())
 }
+
+#[cfg(test)]
+mod tests;
