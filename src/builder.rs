@@ -1,6 +1,7 @@
 //! How a runtime is set up.
 
 use crate::back_end::{BackEndOptions, BackEnds};
+use crate::debug::DebugSettings;
 use crate::error::Error;
 use crate::observer::{Observer, Silent};
 use crate::runtime::Runtime;
@@ -38,6 +39,7 @@ pub struct RuntimeBuilder {
     color: bool,
     program: Option<ProgramArguments>,
     global_libraries: bool,
+    debug: DebugSettings,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -108,6 +110,27 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether gdb is told about units, by its JIT interface: it then shows functions, lines and variables of units that were
+    /// compiled with `-g`, and breakpoints in units hold from their first instruction. It may run the host or attach later.
+    /// Loading takes longer and needs memory for a copy of the debug information; what cannot be shown is noted
+    /// ([`Observer::note`]).
+    ///
+    /// A host that is stripped must export two symbols for it, with
+    /// `-Wl,--export-dynamic-symbol=__jit_debug_descriptor` and `-Wl,--export-dynamic-symbol=__jit_debug_register_code`
+    /// for its linker; without them gdb sees nothing, and that is noted too.
+    pub fn gdb(mut self, gdb: bool) -> Self {
+        self.debug.gdb = gdb;
+        self
+    }
+
+    /// Tells perf about units that have no file, by `jit-PID.dump` in the folder, which is made when it does not exist:
+    /// record with `perf record -k 1`, then let `perf inject --jit` work the dump in. Units from files, those in the store
+    /// too, perf finds by itself.
+    pub fn jitdump(mut self, folder: impl AsRef<Path>) -> Self {
+        self.debug.jitdump = Some(folder.as_ref().to_owned());
+        self
+    }
+
     /// Who is told what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -126,7 +149,7 @@ impl RuntimeBuilder {
     /// # Errors
     /// When limits make no sense.
     pub fn build(self) -> Result<Runtime, Error> {
-        let Self { cache, back_end, color, program, global_libraries, observer } = self;
+        let Self { cache, back_end, color, program, global_libraries, debug, observer } = self;
         if back_end.time_limit == Some(Duration::ZERO) || back_end.memory_limit == Some(0) {
             return Err(Error::Build { reason: "a limit of zero leaves nothing to compile with".into() });
         }
@@ -135,8 +158,9 @@ impl RuntimeBuilder {
             CacheChoice::At(path) => Some(path),
             CacheChoice::Default => default_cache(|name| std::env::var_os(name).map(PathBuf::from)),
         };
-        let loader = Loader::new(LoaderOptions { global_libraries, program, ..LoaderOptions::default() });
         let observer = observer.unwrap_or_else(|| Arc::new(Silent));
+        let debug = debug.options(&observer);
+        let loader = Loader::new(LoaderOptions { global_libraries, program, debug, ..LoaderOptions::default() });
         Ok(Runtime::assemble(loader, BackEnds::new(back_end), cache, color, observer))
     }
 }

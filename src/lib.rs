@@ -28,6 +28,7 @@
 mod back_end;
 mod builder;
 mod cache;
+mod debug;
 mod error;
 mod host_fn;
 mod input;
@@ -45,7 +46,7 @@ pub mod worker;
 pub use builder::{Isolation, RuntimeBuilder};
 pub use error::Error;
 pub use host_fn::{ForeignFunction, HostFunction};
-pub use hotbed_loader::LoadError;
+pub use hotbed_loader::{Frame, LoadError};
 pub use hotbed_loader::boundary::{
     BUILD, Counts, Dependency, Diagnostic, Failure, FailureKind, Lang, Phases, Severity,
 };

@@ -136,6 +136,10 @@ impl Runtime {
         Ok(made.report)
     }
 
+    pub(crate) fn loader(&self) -> &Loader {
+        &self.inner.loader
+    }
+
     /// Whether a unit of that name is loaded.
     pub fn is_loaded(&self, name: &str) -> bool {
         self.inner.units.lock().contains_key(name)

@@ -33,6 +33,7 @@ pub(crate) use cycle::Cycle;
 pub use error::ImageError;
 pub use map::ImageSource;
 
+use crate::debug::{LoadedCode, Shown};
 use crate::layers::{Exports, Space, Value};
 use crate::loader::Library;
 use crate::sys::arguments::ProgramArguments;
@@ -163,6 +164,8 @@ struct Body {
     end: OnceLock<End>,
     unwind: OnceLock<(registry::Entry, Option<Registration>)>,
     pending: Option<Pending>,
+    /// What tools have been told goes after the last destructor and before the memory.
+    shown: Shown,
     module: Option<tls::Module>,
     /// Pointed to by TLS descriptors.
     _references: Vec<Arc<Reference>>,
@@ -217,6 +220,7 @@ impl Image {
                     end: OnceLock::new(),
                     unwind: OnceLock::new(),
                     pending: plan.thread_ends.then(|| Pending::new(mapped.handle)),
+                    shown: Shown::default(),
                     module,
                     _references: std::mem::take(&mut applied.references),
                     mapped,
@@ -371,6 +375,33 @@ impl Image {
     /// have addresses in between.
     pub fn range(&self) -> Range<usize> {
         self.body.mapped.memory.range()
+    }
+
+    /// What has been added to the addresses in its file.
+    pub fn bias(&self) -> usize {
+        self.body.mapped.place.base
+    }
+
+    /// Whether it has mappings of its own, rather than a place in an arena.
+    pub(crate) fn has_mappings(&self) -> bool {
+        matches!(self.body.mapped.memory, Memory::Own { .. })
+    }
+
+    /// It, as debuggers and profilers take it.
+    pub fn code(&self) -> &Arc<LoadedCode> {
+        self.body.shown.code(self)
+    }
+
+    pub(crate) fn shown(&self) -> &Shown {
+        &self.body.shown
+    }
+
+    /// The checksum in its note, unchecked.
+    pub(crate) fn checksum(&self) -> Option<[u8; 32]> {
+        let Mapped { place, handle, .. } = &self.body.mapped;
+        let at = handle.wrapping_sub(place.base) + note::CHECKSUM_OFFSET;
+        // SAFETY: mapped as its segments say, and it stays so as long as `self`.
+        unsafe { place.table::<u8>(at as u64, 32) }?.first_chunk().copied()
     }
 
     /// How long loading it took; zeros as long as its constructors run.

@@ -2,6 +2,7 @@
 
 pub mod boundary;
 pub mod codec;
+pub mod debug;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -14,6 +15,7 @@ pub mod sys;
 #[cfg(test)]
 mod testing;
 
+pub use debug::Frame;
 pub use error::{LoadError, Unresolved, demangle};
 pub use image::{Definition, Export, Image, ImageError, ImageSource, Import, LoadTimes, SymbolKind};
 pub use layers::{Layer, Resolution};

@@ -13,9 +13,10 @@ pub use library::{Library, LibraryRequest};
 pub(crate) use load::Member;
 pub use namespace::{Namespace, NamespaceOptions};
 
+use crate::debug::{self, DebugOptions, Frame, Tools};
 use crate::error::LoadError;
 use crate::image::symbols::Name;
-use crate::image::{self, Image, ImageSource};
+use crate::image::{self, Image, ImageSource, registry};
 use crate::layers::readers::Section;
 use crate::layers::{Common, DEFAULT_ORDER, Held, Host, Layer, Layers, Party, Query, Resolution, Space};
 use crate::sys::arguments::ProgramArguments;
@@ -31,6 +32,8 @@ pub struct LoaderOptions {
     pub global_libraries: bool,
     /// What constructors are called with; the arguments of the process if nothing is given.
     pub program: Option<ProgramArguments>,
+    /// Which tools are told about images.
+    pub debug: DebugOptions,
     /// Map an image at the addresses it was linked for where these are free: then there is less to relocate. Such
     /// addresses can be guessed from the image's contents; without this the system chooses them.
     pub preferred_addresses: bool,
@@ -41,7 +44,13 @@ pub struct LoaderOptions {
 
 impl Default for LoaderOptions {
     fn default() -> Self {
-        Self { global_libraries: false, program: None, preferred_addresses: true, lazy_imports: true }
+        Self {
+            global_libraries: false,
+            program: None,
+            debug: DebugOptions::default(),
+            preferred_addresses: true,
+            lazy_imports: true,
+        }
     }
 }
 
@@ -53,6 +62,7 @@ pub struct Loader(Arc<Inner>);
 
 struct Inner {
     options: LoaderOptions,
+    tools: Arc<Tools>,
     host: Host,
     common: Arc<Common>,
     /// The namespace of who asks for none.
@@ -66,7 +76,15 @@ impl Loader {
     pub fn new(options: LoaderOptions) -> Self {
         let common = Common::new();
         let space = Space::new("", DEFAULT_ORDER.to_vec(), Vec::new(), Arc::clone(&common));
-        Self(Arc::new(Inner { options, host: Host::default(), common, space, spaces: Mutex::default() }))
+        let tools = Tools::new(&options.debug);
+        Self(Arc::new(Inner {
+            options,
+            tools,
+            host: Host::default(),
+            common,
+            space,
+            spaces: Mutex::default(),
+        }))
     }
 
     /// Defines `name` for every image that is loaded later. The definition is never taken back.
@@ -196,6 +214,19 @@ impl Loader {
             }
         }
         None
+    }
+
+    /// What is behind an address of code: the calls at it, innermost first, more than one where the compiler has inlined;
+    /// empty for an address that no image has and nothing that glibc has loaded. An address that a call returns to belongs
+    /// to what comes after the call: ask about the one before it.
+    ///
+    /// Images tell by their debug information, or else by their symbols; it is read at the first question. The process's own
+    /// libraries tell by their exported symbols. Images of other loaders tell too.
+    pub fn symbolize(&self, address: usize) -> Vec<Frame> {
+        match registry::image_at(address) {
+            Some(image) => debug::in_image(&image, address),
+            None => debug::in_process(address).into_iter().collect(),
+        }
     }
 
     /// The live images of all namespaces, in load order.

@@ -1,6 +1,7 @@
 //! The only place with calls to the operating system and to glibc's run-time linker.
 
 pub mod arguments;
+pub(crate) mod clock;
 pub(crate) mod exit;
 pub mod files;
 pub(crate) mod libraries;

@@ -62,6 +62,11 @@ impl Symbol {
         self.section != 0
     }
 
+    /// Whether its value is an offset in the thread-local block.
+    pub(crate) fn is_thread_local(&self) -> bool {
+        self.kind() == STT_TLS
+    }
+
     /// Whether others may have their own definition of it that is as good: weak, or unique in the process.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.binding(), STB_WEAK | STB_GNU_UNIQUE)

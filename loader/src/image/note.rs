@@ -74,6 +74,8 @@ pub(crate) const NOTE_TYPE: u32 = 1;
 pub(crate) const NOTE_DESCRIPTION: usize = 80;
 const FLAGS_AT: usize = 4;
 const CHECKSUM_AT: usize = 8;
+/// Where the checksum is after the beginning of the note.
+pub(crate) const CHECKSUM_OFFSET: usize = 20 + CHECKSUM_AT;
 const LAYOUT_AT: usize = 40;
 const LAYOUT_END: usize = 72;
 const HANDLE_AT: usize = LAYOUT_END;

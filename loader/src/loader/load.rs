@@ -74,6 +74,9 @@ impl Loader {
                 }
             }
         }
+        let shown: Vec<_> =
+            prepared.iter().zip(sources).map(|(one, (_, source))| (&*one.image, *source)).collect();
+        self.0.tools.announce(&shown);
         let bound = Instant::now();
         for (at, ready) in order.into_iter().zip(ready) {
             let Prepared { began, mapped_at, .. } = &prepared[at];

@@ -308,6 +308,17 @@ pub fn create_private_folders(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Whether an open file has a name in some folder, as files in memory and deleted ones have not. One that cannot be asked
+/// about has.
+pub fn has_name(file: BorrowedFd<'_>) -> bool {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the descriptor is open for the length of the borrow, and there is room for the result, which is read only
+    // when it has been written.
+    unsafe {
+        libc::fstat(file.as_raw_fd(), status.as_mut_ptr()) != 0 || status.assume_init_ref().st_nlink != 0
+    }
+}
+
 /// All the bytes of an open file, from its start; the position in it is neither used nor moved.
 ///
 /// # Errors
@@ -409,6 +420,9 @@ mod tests {
         assert_eq!(contents(file.as_fd()).unwrap(), b"hello");
         assert_eq!(contents_of(&file, 0).unwrap(), b"hello", "a wrong size is only a hint");
         assert!(!is_terminal(file.as_fd()));
+        assert!(!has_name(file.as_fd()));
+        let (program, _) = open_regular(&std::env::current_exe().unwrap()).unwrap();
+        assert!(has_name(program.as_fd()));
     }
 
     #[test]

@@ -4,6 +4,14 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 
+/// The public beginning of glibc's `struct link_map`.
+#[repr(C)]
+struct LinkMap {
+    base: usize,
+    name: *const c_char,
+    dynamic: usize,
+}
+
 /// A library that `dlopen` opened; dropped, it is closed.
 #[derive(Debug)]
 pub(crate) struct Handle(*mut c_void);
@@ -39,13 +47,6 @@ impl Handle {
 
     /// Address of the library's dynamic section, by which it is known in [`for_each`], and its path.
     pub(crate) fn identity(&self) -> Option<(usize, String)> {
-        /// The public beginning of glibc's `struct link_map`.
-        #[repr(C)]
-        struct LinkMap {
-            base: usize,
-            name: *const c_char,
-            dynamic: usize,
-        }
         let mut map = MaybeUninit::<*const LinkMap>::uninit();
         // SAFETY: an open handle; the request writes one pointer, to something that lives as long as the library.
         unsafe {
@@ -86,6 +87,46 @@ pub(crate) fn default_symbol(name: &CStr, version: Option<&CStr>) -> Option<usiz
         None
     } else {
         Some(address as usize)
+    }
+}
+
+/// `RTLD_DL_LINKMAP`, which glibc's `dladdr1` takes: the link map, beside what `dladdr` gives.
+const LINK_MAP: c_int = 2;
+
+/// What glibc knows about an address.
+#[derive(Debug)]
+pub(crate) struct Nearest {
+    /// Path of the library that has it, or the name that the program goes by.
+    pub(crate) path: String,
+    /// Where that begins in memory.
+    pub(crate) base: usize,
+    /// Whether it is the program.
+    pub(crate) is_program: bool,
+    /// Name and address of the exported symbol that has it.
+    pub(crate) symbol: Option<(String, usize)>,
+}
+
+/// Who has `address`, among what glibc has loaded.
+pub(crate) fn nearest(address: usize) -> Option<Nearest> {
+    let mut info = MaybeUninit::<libc::Dl_info>::uninit();
+    let mut map = MaybeUninit::<*const LinkMap>::uninit();
+    // SAFETY: any address may be asked about; there is room for both results, which are read only when they have been
+    // written. The texts belong to a library that is loaded, and whoever asks about its code keeps it so.
+    unsafe {
+        let found =
+            libc::dladdr1(address as *const c_void, info.as_mut_ptr(), map.as_mut_ptr().cast(), LINK_MAP);
+        if found == 0 {
+            return None;
+        }
+        let info = info.assume_init();
+        let text = |text: *const c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+        let map = map.assume_init();
+        Some(Nearest {
+            path: if info.dli_fname.is_null() { String::new() } else { text(info.dli_fname) },
+            base: info.dli_fbase as usize,
+            is_program: !map.is_null() && ((*map).name.is_null() || *(*map).name == 0),
+            symbol: (!info.dli_sname.is_null()).then(|| (text(info.dli_sname), info.dli_saddr as usize)),
+        })
     }
 }
 

@@ -77,6 +77,12 @@ impl ThreadEnd {
     }
 }
 
+/// The kernel's id of this thread.
+pub(crate) fn kernel_id() -> i32 {
+    // SAFETY: `gettid` has no preconditions.
+    unsafe { libc::gettid() }
+}
+
 /// Rounds that glibc makes over the values of a thread that ends.
 pub(crate) const END_ROUNDS: u32 = 4;
 

@@ -58,6 +58,10 @@ pub(crate) struct Options {
     pub(crate) cache_dir: Option<&'static Path>,
     /// `--isolate`.
     pub(crate) isolate: bool,
+    /// `--gdb`.
+    pub(crate) gdb: bool,
+    /// `--jitdump DIR`.
+    pub(crate) jitdump: Option<&'static Path>,
     /// `--verbose`.
     pub(crate) verbose: bool,
     /// `--timings`, `--timings=json`.
@@ -299,10 +303,12 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
             "--eager" | "--lazy" if joined.is_none() => {} // whole units are compiled either way
             "--no-cache" if joined.is_none() => options.no_cache = true,
             "--isolate" if joined.is_none() => options.isolate = true,
+            "--gdb" if joined.is_none() => options.gdb = true,
             "--verbose" if joined.is_none() => options.verbose = true,
             "--help" | "-h" if joined.is_none() => options.help = true,
             "--entry" => options.entry = Some(utf8(value()?)?),
             "--cache-dir" => options.cache_dir = Some(Path::new(value()?)),
+            "--jitdump" => options.jitdump = Some(Path::new(value()?)),
             "--timings" => {
                 options.timings = Some(match joined {
                     None => TimingsFormat::Table,

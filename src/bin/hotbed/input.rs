@@ -24,6 +24,10 @@ pub(crate) fn runtime(
     if options.isolate {
         builder = builder.isolation(Isolation::Process);
     }
+    if let Some(folder) = options.jitdump {
+        builder = builder.jitdump(folder);
+    }
+    builder = builder.gdb(options.gdb);
     if let Some(program) = program {
         builder = builder.program(program).global_libraries(true);
     }
