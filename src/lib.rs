@@ -46,12 +46,12 @@ pub mod worker;
 pub use builder::{Isolation, RuntimeBuilder};
 pub use error::Error;
 pub use host_fn::{ForeignFunction, HostFunction};
-pub use hotbed_loader::{Frame, LoadError};
 pub use hotbed_loader::boundary::{
     BUILD, Counts, Dependency, Diagnostic, Failure, FailureKind, Lang, Phases, Severity,
 };
 pub use hotbed_loader::image::{ImageError, LoadTimes};
 pub use hotbed_loader::sys::arguments::ProgramArguments;
+pub use hotbed_loader::{Frame, LoadError};
 pub use input::{Archive, Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
 pub use observer::Observer;
 pub use report::Report;

@@ -13,6 +13,8 @@ mod gdb;
 mod jitdump;
 mod lines;
 mod symbols;
+#[cfg(test)]
+mod tests;
 
 pub use code::{CodeFile, LoadedCode};
 pub use error::DebugError;
@@ -123,6 +125,12 @@ impl Tools {
             note(line);
         }
     }
+}
+
+/// Marks the end of the dumps for perf that runtimes of this process have written. For the end of a process that ends
+/// without dropping its runtimes.
+pub fn close_dumps() {
+    jitdump::close_all();
 }
 
 impl Drop for Presence {

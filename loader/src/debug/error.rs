@@ -29,6 +29,9 @@ pub enum DebugError {
     /// Its debug information cannot be moved to where it lies.
     #[error("its debug information cannot be converted: {0}")]
     Convert(#[from] gimli::write::ConvertError),
+    /// Parts of its debug information are of a kind that is not converted.
+    #[error("{0} attributes of its debug information are of a kind that is not converted")]
+    Partly(usize),
     /// A section is compressed.
     #[error("its section {0} is compressed")]
     Compressed(String),

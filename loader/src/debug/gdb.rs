@@ -10,6 +10,8 @@ mod eh_frame;
 mod file;
 mod interface;
 mod rebase;
+#[cfg(test)]
+mod tests;
 
 use super::Note;
 use super::code::LoadedCode;
@@ -119,4 +121,10 @@ impl Group {
     fn is_small(&self) -> bool {
         self.registration.as_ref().is_none_or(|registration| registration.size() <= LARGEST_MERGED)
     }
+}
+
+/// The file that gdb would get for `codes`.
+#[cfg(test)]
+pub(super) fn make_file(codes: &[Arc<LoadedCode>]) -> Result<Vec<u8>, super::DebugError> {
+    file::make(codes, &mut |_, _| {})
 }

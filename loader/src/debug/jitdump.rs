@@ -6,7 +6,7 @@
 
 mod records;
 
-use super::code::{CodeFile, LoadedCode};
+use super::code::LoadedCode;
 use super::error::DebugError;
 use super::lines::Lines;
 use crate::sys::memory::{Access, Mapping, PAGE};
@@ -52,10 +52,7 @@ impl JitDump {
     pub(super) fn add(&self, code: &LoadedCode) -> Result<(), DebugError> {
         let contents = code.contents()?;
         let file = super::dwarf::Elf::parse(&*contents)?;
-        let lines = match code.file() {
-            CodeFile::Bytes(_) => code.lines()?,
-            _ => Lines::parse(&contents)?.into(),
-        };
+        let lines = Lines::parse(&contents)?;
         let (process, thread) = (start::process_id(), threads::kernel_id());
         let path = self.folder.join(format!("jit-{process}.dump"));
         let failed = |source| DebugError::Write { path: path.clone(), source };
@@ -68,7 +65,7 @@ impl JitDump {
                 begun.len() - 1
             }
         };
-        let Begun { functions, .. } = &mut begun[at];
+        let functions = &mut begun[at].functions;
         let mut records = Records::new(clock::monotonic_ns());
         for function in lines.functions() {
             let segment = file
@@ -84,27 +81,35 @@ impl JitDump {
             records.load(process as u32, thread as u32, address, *functions, &function.name, bytes);
             *functions += 1;
         }
-        let mut file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
-        // At once, so that a reader sees all of a unit or nothing.
-        file.write_all(records.bytes()).map_err(failed)
+        append(&path, records.bytes()).map_err(failed)
     }
 }
 
 impl Drop for JitDump {
     fn drop(&mut self) {
-        let process = start::process_id();
-        let path = self.folder.join(format!("jit-{process}.dump"));
-        let begun = BEGUN.lock();
-        if begun.iter().any(|one| one.path == path) {
-            let mut records = Records::new(clock::monotonic_ns());
-            records.close();
-            // When that does not work the dump is as good without.
-            let _ = OpenOptions::new()
-                .append(true)
-                .open(&path)
-                .and_then(|mut file| file.write_all(records.bytes()));
-        }
+        close(|begun| begun.path.parent() == Some(&self.folder));
     }
+}
+
+/// Marks the end of all dumps of this process. They can be continued nevertheless.
+pub(super) fn close_all() {
+    close(|_| true);
+}
+
+/// Marks the end of the dumps of this process that are `wanted`.
+fn close(wanted: impl Fn(&Begun) -> bool) {
+    let process = start::process_id();
+    let mut records = Records::new(clock::monotonic_ns());
+    records.close();
+    for begun in BEGUN.lock().iter().filter(|begun| begun.process == process && wanted(begun)) {
+        // When that does not work the dump is as good without.
+        let _ = append(&begun.path, records.bytes());
+    }
+}
+
+/// Appends to a dump, at once, so that a reader sees all of a unit or nothing.
+fn append(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    OpenOptions::new().append(true).open(path)?.write_all(bytes)
 }
 
 /// Makes the file, in place of one that a former process of that number may have left.

@@ -2,7 +2,7 @@
 
 use super::dwarf::Elf;
 use object::read::elf::ElfSymbol64;
-use object::{Object, ObjectSymbol, SymbolKind, SymbolSection};
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, SymbolSection, elf};
 
 /// A definition in an ELF file.
 #[derive(Debug, Clone, Copy)]
@@ -24,12 +24,12 @@ pub(super) struct FileSymbol<'d> {
 /// The functions and variables that `file` defines, in no particular order; thread-local ones have no address and are
 /// left out.
 pub(super) fn of_file<'d>(file: &Elf<'d>) -> Vec<FileSymbol<'d>> {
-    let full: Vec<_> = file.symbols().filter_map(|symbol| of_symbol(&symbol)).collect();
+    let code = code_sections(file);
+    let full: Vec<_> = file.symbols().filter_map(|symbol| of_symbol(&symbol, &code)).collect();
     if full.is_empty() {
-        file.dynamic_symbols().filter_map(|symbol| of_symbol(&symbol)).collect()
-    } else {
-        full
+        return file.dynamic_symbols().filter_map(|symbol| of_symbol(&symbol, &code)).collect();
     }
+    full
 }
 
 /// The functions of `file`, in ascending order and with sizes. Of several names for one address the most telling: one
@@ -50,17 +50,31 @@ pub(super) fn functions<'d>(file: &Elf<'d>) -> Vec<FileSymbol<'d>> {
     functions
 }
 
-fn of_symbol<'d>(symbol: &ElfSymbol64<'d, '_, object::LittleEndian>) -> Option<FileSymbol<'d>> {
+/// Whether a section has code, for each section.
+fn code_sections(file: &Elf<'_>) -> Vec<bool> {
+    let mut code = Vec::new();
+    for section in file.sections() {
+        let index = section.index().0;
+        if code.len() <= index {
+            code.resize(index + 1, false);
+        }
+        code[index] = matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(elf::SHF_EXECINSTR));
+    }
+    code
+}
+
+fn of_symbol<'d>(
+    symbol: &ElfSymbol64<'d, '_, object::LittleEndian>,
+    code: &[bool],
+) -> Option<FileSymbol<'d>> {
+    let SymbolSection::Section(section) = symbol.section() else { return None };
     let function = match symbol.kind() {
         SymbolKind::Text => true,
         SymbolKind::Data => false,
-        // Hand-written assembly often leaves the type out; data that does so is rare.
-        SymbolKind::Unknown | SymbolKind::Label => true,
+        // Assembly often leaves the type out.
+        SymbolKind::Unknown | SymbolKind::Label => code.get(section.0).copied().unwrap_or_default(),
         _ => return None,
     };
-    if !matches!(symbol.section(), SymbolSection::Section(_)) {
-        return None;
-    }
     let name = symbol.name_bytes().ok().filter(|name| !name.is_empty())?;
     Some(FileSymbol {
         name,

@@ -95,21 +95,25 @@ fn debug_sections(
     let mut left: Vec<_> = files.iter().filter(|(_, file)| dwarf::has_information(file)).collect();
     'again: loop {
         let mut rebased = Rebased::default();
+        let mut lost = Vec::new();
         for (at, (code, file)) in left.iter().enumerate() {
-            if let Err(error) = rebased.add(file, code.bias() as u64) {
-                complain(code, &error);
-                // Half of it is in there by now.
-                left.remove(at);
-                continue 'again;
+            match rebased.add(file, code.bias() as u64) {
+                Ok(count) => lost.push(count),
+                Err(error) => {
+                    complain(code, &error);
+                    // Half of it is in there by now.
+                    left.remove(at);
+                    continue 'again;
+                }
             }
         }
-        match rebased.sections() {
-            Ok(sections) => return sections,
-            Err(error) => {
-                left.iter().for_each(|(code, _)| complain(code, &error));
-                return Vec::new();
-            }
+        for ((code, _), lost) in left.iter().zip(lost).filter(|(_, lost)| *lost > 0) {
+            complain(code, &DebugError::Partly(lost));
         }
+        return rebased.sections().unwrap_or_else(|error| {
+            left.iter().for_each(|(code, _)| complain(code, &error));
+            Vec::new()
+        });
     }
 }
 
@@ -223,8 +227,9 @@ fn write(
         header.sh_name = writer.section_name_offset(Some(name));
         writer.write_section_header(&header);
     }
-    writer.write_symtab_section_header(locals as u32 + 1);
+    // The symbols' header names the number of the strings'.
     writer.write_strtab_section_header();
+    writer.write_symtab_section_header(locals as u32 + 1);
     writer.write_shstrtab_section_header();
     // Where the headers are is known by now.
     let mut start = Vec::new();

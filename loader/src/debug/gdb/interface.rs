@@ -167,3 +167,19 @@ pub(super) fn is_visible() -> bool {
         .chain(file.dynamic_symbols())
         .any(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(DESCRIPTOR.to_bytes()))
 }
+
+/// Copies of the files in the list.
+#[cfg(test)]
+pub(super) fn listed() -> Vec<Vec<u8>> {
+    let _lock = LIST.lock();
+    let mut files = Vec::new();
+    // SAFETY: the list is locked, and files stay as long as they are in it.
+    unsafe {
+        let mut entry = (*(&raw const __jit_debug_descriptor)).first;
+        while let Some(Entry { next, file, size, .. }) = entry.as_ref() {
+            files.push(std::slice::from_raw_parts(*file, *size as usize).to_vec());
+            entry = *next;
+        }
+    }
+    files
+}

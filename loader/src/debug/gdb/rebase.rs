@@ -9,11 +9,7 @@ use std::ops::RangeInclusive;
 
 /// Debug information under construction.
 #[derive(Default)]
-pub(super) struct Rebased {
-    dwarf: write::Dwarf,
-    /// How many attributes could not be taken over.
-    pub(super) lost: usize,
-}
+pub(super) struct Rebased(write::Dwarf);
 
 /// A debug section that is finished.
 pub(super) struct Section {
@@ -24,11 +20,12 @@ pub(super) struct Section {
 }
 
 impl Rebased {
-    /// Adds the debug information of `file`, with `bias` added to its addresses.
+    /// Adds the debug information of `file`, with `bias` added to its addresses. Gives the number of attributes that could
+    /// not be taken over.
     ///
     /// # Errors
     /// When it cannot be read or converted as a whole; then what has been put together so far cannot be used.
-    pub(super) fn add(&mut self, file: &Elf<'_>, bias: u64) -> Result<(), DebugError> {
+    pub(super) fn add(&mut self, file: &Elf<'_>, bias: u64) -> Result<usize, DebugError> {
         let places = places(file);
         // Linkers give the address 0 or thereabouts to what they have left out; it must not become a place in the image.
         let move_address = |address: u64| {
@@ -36,14 +33,15 @@ impl Rebased {
             Some(Address::Constant(if inside { address.wrapping_add(bias) } else { address }))
         };
         let read = dwarf::borrowed(file)?;
-        let mut units = self.dwarf.convert(&read)?;
+        let mut units = self.0.convert(&read)?;
+        let mut lost = 0;
         while let Some((mut unit, root)) = units.read_unit()? {
             if let Some(program) = unit.read_line_program(None, None)? {
                 let (program, files) = program.convert(&move_address)?;
                 unit.set_line_program(program, files);
             }
             let id = unit.unit.root();
-            self.lost += attributes(&mut unit, id, &root, &move_address);
+            lost += attributes(&mut unit, id, &root, &move_address);
             let mut entry = root;
             while let Some(id) = unit.read_entry(&mut entry)? {
                 // Nothing stands for the end of a list of children.
@@ -51,10 +49,10 @@ impl Rebased {
                     continue;
                 }
                 let id = unit.add_entry(id, &entry);
-                self.lost += attributes(&mut unit, id, &entry, &move_address);
+                lost += attributes(&mut unit, id, &entry, &move_address);
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// The sections that are not empty.
@@ -63,7 +61,7 @@ impl Rebased {
     /// When what was added does not fit together.
     pub(super) fn sections(mut self) -> Result<Vec<Section>, DebugError> {
         let mut sections = Sections::new(EndianVec::new(LittleEndian));
-        self.dwarf.write(&mut sections).map_err(write::ConvertError::from)?;
+        self.0.write(&mut sections).map_err(write::ConvertError::from)?;
         let mut finished = Vec::new();
         let _: Result<(), std::convert::Infallible> = sections.for_each_mut(|id, data| {
             let data = data.take();
@@ -86,13 +84,10 @@ fn attributes<'d>(
     let mut lost = 0;
     for attribute in entry.attrs() {
         match attribute.name() {
-            // Beside the location lists there is no place for them here.
+            // There is no place for them beside the location lists here.
             constants::DW_AT_GNU_locviews => continue,
-            // Their sections are not taken over.
-            constants::DW_AT_macros | constants::DW_AT_macro_info | constants::DW_AT_GNU_macros => {
-                lost += 1;
-                continue;
-            }
+            // Preprocessor macros, whose sections are not taken over.
+            constants::DW_AT_macros | constants::DW_AT_macro_info | constants::DW_AT_GNU_macros => continue,
             _ => {}
         }
         match unit.convert_attribute_value(entry.read_unit, attribute, move_address) {
