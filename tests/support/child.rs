@@ -33,6 +33,13 @@ impl Child {
         self
     }
 
+    /// The same as the last arguments of another program, such as a debugger.
+    pub(crate) fn under(self, mut program: Command) -> Command {
+        program.arg(self.command.get_program()).args(self.command.get_args());
+        program.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        program
+    }
+
     /// Runs it to its end; the output is what the task wrote, whether it came to its end or not.
     #[track_caller]
     pub(crate) fn run(mut self) -> Outcome {

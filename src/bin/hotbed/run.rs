@@ -59,9 +59,17 @@ fn prepare(arguments: &[&'static CStr], started: Instant) -> Result<Program, Sta
     if let Some(format) = parsed.options.timings {
         timings::entering(format, totals, started);
     }
+    if parsed.options.jitdump.is_some() {
+        start::at_exit(close_dumps);
+    }
     // The program lives until the process ends; what glibc calls at exit ends its images.
     std::mem::forget((loaded, runtime));
     Ok(Program { entry, arguments: program })
+}
+
+/// Ends the dump for perf with the program.
+extern "C" fn close_dumps() {
+    hotbed_loader::debug::close_dumps();
 }
 
 /// Loads everything, shared libraries and images first: they may be what the rest is bound to. The units come back in
