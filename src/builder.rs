@@ -160,7 +160,8 @@ impl RuntimeBuilder {
         };
         let observer = observer.unwrap_or_else(|| Arc::new(Silent));
         let debug = debug.options(&observer);
-        let loader = Loader::new(LoaderOptions { global_libraries, program, debug, ..LoaderOptions::default() });
+        let loader =
+            Loader::new(LoaderOptions { global_libraries, program, debug, ..LoaderOptions::default() });
         Ok(Runtime::assemble(loader, BackEnds::new(back_end), cache, color, observer))
     }
 }
