@@ -309,6 +309,15 @@ fn host() {
     let first = unsafe { units[0].get::<Function>("script_1") }.unwrap();
     // SAFETY: as above.
     assert_eq!(unsafe { first(5) }, 6);
+    let packed = folder.join("packed.hbi");
+    let text = "int packed(int n) {\n  int half = n / 2;\n  return half;\n}\n";
+    runtime.build_image(Source::text("packed.c", text).flags(["-g"]), &packed).unwrap();
+    let packed = Image::bytes("packed", std::fs::read(&packed).unwrap());
+    let packed = runtime.load(packed).unwrap();
+    // SAFETY: that is its type.
+    let half = unsafe { packed.get::<Function>("packed") }.unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { half(10) }, 5);
     let object = folder.join("script.o");
     let late = runtime.load(Object::file(&object)).unwrap();
     // SAFETY: that is its type.
@@ -327,6 +336,7 @@ fn gdb_shows_units_of_a_library_host_as_they_come_and_go() {
         "break script_1",
         "break script_5",
         "break late",
+        "break packed",
         "run",
         "echo == one\\n",
         "bt 1",
@@ -343,6 +353,11 @@ fn gdb_shows_units_of_a_library_host_as_they_come_and_go() {
         "bt 1",
         "info line script_20",
         "info line script_5",
+        "continue",
+        "echo == packed\\n",
+        "bt 1",
+        "next",
+        "print half",
         "continue",
         "echo == late\\n",
         "next",
@@ -365,6 +380,9 @@ fn gdb_shows_units_of_a_library_host_as_they_come_and_go() {
             "== again",
             "#0  script_1 (n=5) at …script_1.c:3",
             "Line 2 of …script_20.c\" starts at address",
+            "== packed",
+            "#0  packed (n=10) at …packed.c:2",
+            "= 5",
             "== late",
             "= 9",
             "exited normally",

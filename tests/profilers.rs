@@ -1,7 +1,7 @@
 //! What perf shows of units: by file name where they have a file, by a jitdump where they have none.
 
 use crate::support::{Child, Outcome, Scratch, execute, finish, hotbed, task};
-use hotbed::{Runtime, Source};
+use hotbed::{Image, Runtime, Source};
 use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,37 @@ fn perf_finds_units_without_a_file_by_the_jitdump() {
     assert_eq!(bytes[bytes.len() - 16..][..8], [3, 0, 0, 0, 16, 0, 0, 0], "the record of the end");
 }
 
-/// Two runtimes of a host with one folder, and a child of its own: two files, and no descriptor is left.
+/// A host that spends its time in units that lie side by side in memory and have no mappings of their own.
+#[test]
+fn crowded_host() {
+    let Some(task) = task() else { return };
+    let folder = Path::new(task.as_str());
+    let runtime = Runtime::builder().no_cache().jitdump(folder.join("dump")).build().unwrap();
+    for name in ["one", "two"] {
+        let (path, text) = (folder.join(name), SPIN.replace("busy_inside", &format!("busy_{name}")));
+        runtime.build_image(Source::text("spin.c", text).flags(["-O1", "-g"]), &path).unwrap();
+        let unit = runtime.load(Image::bytes(name, std::fs::read(&path).unwrap())).unwrap();
+        // SAFETY: that is its type.
+        let main = unsafe { unit.get::<unsafe extern "C" fn() -> i32>("main") }.unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { main() }, 0);
+    }
+}
+
+#[test]
+fn perf_finds_units_in_arenas_by_the_jitdump() {
+    let scratch = Scratch::new("perf-arena");
+    let data = scratch.join("perf.data");
+    let host = Child::new("profilers::crowded_host", scratch.path().to_str().unwrap());
+    finish(&mut host.under(record(&data))).assert_success("perf record");
+    let samples = script(&inject(&data), "ip,sym,srcline");
+    for name in ["busy_one", "busy_two"] {
+        assert!(count(&samples, name) > 20, "{name}: {samples:#?}");
+    }
+    assert!(count(&samples, "spin.c:7") > 20, "{samples:#?}");
+}
+
+/// Two runtimes of a host with one folder.
 #[test]
 fn host() {
     let Some(task) = task() else { return };

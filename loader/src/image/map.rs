@@ -113,7 +113,7 @@ pub(crate) fn map(name: &str, source: ImageSource<'_>, options: &LoaderOptions) 
             // Refused before anything is copied.
             let head = &bytes[..bytes.len().min(HEADER_BYTES)];
             let headers = headers::parse(head, bytes.len() as u64)?;
-            if let Some(extent) = arena::extent(&headers)
+            if let Some(extent) = arena_extent(&headers, options)
                 && let Some(mapped) = into_arena(bytes, &headers, extent, None)?
             {
                 return Ok(mapped);
@@ -137,7 +137,9 @@ fn map_file(
     // SAFETY: that many bytes have been read.
     let bytes = unsafe { buffer[..read].assume_init_ref() };
     let headers = headers::parse(bytes, size)?;
-    let Some(extent) = arena::extent(&headers) else { return map_alone(file, headers, path, options, None) };
+    let Some(extent) = arena_extent(&headers, options) else {
+        return map_alone(file, headers, path, options, None);
+    };
     let alone = arena::alone();
     if alone.is_none() {
         let mut bytes = Vec::with_capacity(extent);
@@ -150,6 +152,12 @@ fn map_file(
         }
     }
     map_alone(file, headers, path, options, alone)
+}
+
+/// How much of the file goes into an arena, if the image may go there: not while gdb shall set breakpoints, since the
+/// system lets nobody write into memory that is shared and not writable, debuggers neither.
+fn arena_extent(headers: &Headers, options: &LoaderOptions) -> Option<usize> {
+    if options.debug.gdb { None } else { arena::extent(headers) }
 }
 
 /// Copies a small image into an arena; `None` if it must have mappings of its own after all.
