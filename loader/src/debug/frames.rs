@@ -65,10 +65,9 @@ pub(crate) fn in_process(address: usize) -> Option<Frame> {
 /// The exported function that has `address`, as the memory of the image says.
 fn from_exports(image: &Image, address: usize) -> Option<Frame> {
     let at = address.wrapping_sub(image.bias()) as u64;
-    let symbols =
-        image.symbols().iter().filter(|(_, symbol, _)| symbol.is_exported() && !symbol.is_thread_local());
-    let (_, symbol, name) =
-        symbols.filter(|(_, symbol, _)| at.wrapping_sub(symbol.value) < symbol.size).next()?;
+    let (_, symbol, name) = image.symbols().iter().find(|(_, symbol, _)| {
+        symbol.is_exported() && !symbol.is_thread_local() && at.wrapping_sub(symbol.value) < symbol.size
+    })?;
     let mut frame = Frame { offset: (at - symbol.value) as usize, ..Frame::default() };
     frame.name(&String::from_utf8_lossy(name));
     Some(frame)

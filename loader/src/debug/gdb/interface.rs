@@ -175,7 +175,7 @@ pub(super) fn listed() -> Vec<Vec<u8>> {
     let mut files = Vec::new();
     // SAFETY: the list is locked, and files stay as long as they are in it.
     unsafe {
-        let mut entry = (*(&raw const __jit_debug_descriptor)).first;
+        let mut entry = __jit_debug_descriptor.first;
         while let Some(Entry { next, file, size, .. }) = entry.as_ref() {
             files.push(std::slice::from_raw_parts(*file, *size as usize).to_vec());
             entry = *next;
