@@ -57,7 +57,13 @@ impl Runtime {
     ///     count
     /// }
     ///
-    /// let runtime = Runtime::builder().no_cache().build()?;
+    /// # // The plugin is not beside this example but where cargo puts libraries.
+    /// # let plugin = std::path::Path::new(env!("OUT_DIR")).ancestors().map(|path| path.join("libhotbed_jit.so"));
+    /// # let plugin = plugin.filter(|path| path.exists()).next().expect("cargo build --workspace");
+    /// let runtime = Runtime::builder()
+    /// #   .back_end(plugin)
+    ///     .no_cache()
+    ///     .build()?;
     /// runtime.define("where_am_i", host_fn!(where_am_i as extern "C" fn() -> i32))?;
     /// let text = "int where_am_i(void);\n\
     ///             static int inner(void) {\n  return where_am_i() + 1;\n}\n\

@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// So many files of one level make one of the next.
 const MERGE: usize = 8;
 /// Files of more bytes than this are not merged: converting them again would cost more than they do.
-const LARGEST_MERGED: usize = 4 << 20;
+const LARGEST_MERGED: usize = 1 << 20;
 
 /// What gdb has been given by one loader.
 pub(super) struct Gdb {

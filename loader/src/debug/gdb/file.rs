@@ -1,8 +1,8 @@
-//! The file that gdb gets: an ELF executable without code, whose sections, symbols and debug information have the
-//! addresses where the code lies.
+//! The file that gdb gets: one whose sections, symbols and debug information have the addresses where the code lies.
 //!
-//! gdb 13 does not move the debug information of what the JIT interface hands over, so a copy of an image would be of no
-//! use unless the image lies where it was linked. The copy made here has
+//! gdb 13 does not move the debug information of what the JIT interface hands over, so the file of an image is of no use
+//! unless the image lies where it was linked; then it is given as it is, which costs next to nothing. Otherwise, and for
+//! several images together, an ELF executable without code is made that has
 //!
 //! - for every allocated section of every image one of the same name, address and size, without contents: gdb reads
 //!   code from the process;
@@ -40,7 +40,7 @@ struct Symbol<'d> {
     place: usize,
 }
 
-/// Makes one file for all of `codes`. `complain` hears whose debug information is left out.
+/// Gives one file for all of `codes`. `complain` hears whose debug information is left out.
 ///
 /// # Errors
 /// When none of their files can be read, or none can be made of them.
@@ -48,6 +48,11 @@ pub(super) fn make(
     codes: &[Arc<LoadedCode>],
     complain: &mut dyn FnMut(&LoadedCode, &DebugError),
 ) -> Result<Vec<u8>, DebugError> {
+    if let [code] = codes
+        && code.bias() == 0
+    {
+        return code.contents().map(Cow::into_owned);
+    }
     let mut contents: Vec<(&LoadedCode, Cow<'_, [u8]>)> = Vec::new();
     let mut failed = None;
     for code in codes {
