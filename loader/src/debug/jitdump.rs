@@ -119,6 +119,6 @@ fn begin(folder: &Path, path: &Path, process: i32) -> std::io::Result<Begun> {
         OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(&records::header(process as u32, clock::monotonic_ns()))?;
     let access = Access { read: true, write: false, execute: true };
-    let marker = Mapping::of_file(file.as_fd(), 0, PAGE, access, None)?;
+    let marker = Mapping::of_file(file.as_fd(), 0, PAGE, access)?;
     Ok(Begun { path: path.to_owned(), process, functions: 0, _marker: marker })
 }
