@@ -7,6 +7,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod facade;
 pub mod image;
 pub mod layers;
 mod loader;

@@ -11,3 +11,4 @@ pub mod sockets;
 pub mod start;
 pub mod threads;
 pub(crate) mod unwind;
+pub(crate) mod view;

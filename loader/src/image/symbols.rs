@@ -244,6 +244,11 @@ impl Symbols {
         self.find_where(name, |index, symbol| symbol.is_exported() && self.fits(index, version))
     }
 
+    /// Some definition of `name`, whatever its version.
+    pub(crate) fn find_any(&self, name: Name<'_>) -> Option<(u32, &'static Symbol)> {
+        self.find_where(name, |_, symbol| symbol.is_exported())
+    }
+
     /// The undefined symbol `name` that has an address all the same: the place in a program's procedure linkage
     /// table that stands for the function everywhere, when the program's code is not position-independent.
     pub(crate) fn find_stand_in(&self, name: Name<'_>) -> Option<(u32, &'static Symbol)> {

@@ -165,6 +165,17 @@ pub(crate) fn for_each(mut visit: impl FnMut(Loaded<'_>) -> bool) -> u64 {
     state.0
 }
 
+/// Whether the program or library whose dynamic section is at `dynamic` is loaded.
+pub(crate) fn is_loaded(dynamic: usize) -> bool {
+    let mut found = false;
+    for_each(|loaded| {
+        let section = loaded.segments.iter().find(|segment| segment.p_type == libc::PT_DYNAMIC);
+        found = section.is_some_and(|section| loaded.base.wrapping_add(section.p_vaddr as usize) == dynamic);
+        !found
+    });
+    found
+}
+
 /// How many things are loaded, by glibc's own count, which may be off by the same number all the time.
 pub(crate) fn present() -> u64 {
     for_each(|_| false)
