@@ -60,7 +60,7 @@ pub(crate) struct Tools {
 
 /// What an image keeps for tools.
 #[derive(Default)]
-pub(crate) struct Shown {
+pub(crate) struct Told {
     /// The contents of one that has no file with a name, if they were kept.
     nameless: OnceLock<Option<Arc<[u8]>>>,
     code: OnceLock<Arc<LoadedCode>>,
@@ -93,12 +93,12 @@ impl Tools {
                 ImageSource::Bytes(bytes) => Some(Cow::Borrowed(*bytes)),
             };
             let kept = contents.filter(|bytes| wanted || dwarf::is_in(bytes));
-            let _ = image.shown().nameless.set(kept.map(Arc::from));
+            let _ = image.told().nameless.set(kept.map(Arc::from));
         }
         if wanted {
             let codes: Vec<_> = images.iter().map(|(image, _)| Arc::clone(image.code())).collect();
             for ((image, _), presence) in images.iter().zip(self.show(codes)) {
-                let _ = image.shown().presence.set(presence);
+                let _ = image.told().presence.set(presence);
             }
         }
     }
@@ -141,7 +141,7 @@ impl Drop for Presence {
     }
 }
 
-impl Shown {
+impl Told {
     /// The image as tools take it.
     pub(crate) fn code(&self, image: &Image) -> &Arc<LoadedCode> {
         self.code.get_or_init(|| {

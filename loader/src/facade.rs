@@ -6,9 +6,12 @@
 //! (`RTLD_GLOBAL`) in front of the library, whose references the run-time linker then binds to the units' definitions,
 //! as it would bind them to an executable's. `write` makes its bytes, `wanted` finds out what a library wants.
 
+pub(crate) mod offer;
 pub(crate) mod search;
 pub(crate) mod wanted;
 pub(crate) mod write;
+
+pub(crate) use offer::{KeptFor, Offered, OfferedTo};
 
 #[cfg(test)]
 mod tests;

@@ -33,9 +33,11 @@ pub(crate) use cycle::Cycle;
 pub use error::ImageError;
 pub use map::ImageSource;
 
-use crate::debug::{LoadedCode, Shown};
+use crate::debug::{LoadedCode, Told};
+use crate::facade::OfferedTo;
 use crate::layers::{Exports, Space, Value};
-use crate::loader::Library;
+use crate::loader::{Library, Loader};
+use crate::stand_ins::Shown;
 use crate::sys::arguments::ProgramArguments;
 use crate::sys::memory::{Access, page_down};
 use crate::sys::unwind::Registration;
@@ -145,6 +147,9 @@ pub struct Image {
     shared: Decisions,
     ready: Ready,
     space: Arc<Space>,
+    loader: Loader,
+    shown: OnceLock<Shown>,
+    offered_to: OfferedTo,
     /// Its place in the load order.
     sequence: u64,
     this: Weak<Image>,
@@ -165,7 +170,7 @@ struct Body {
     unwind: OnceLock<(registry::Entry, Option<Registration>)>,
     pending: Option<Pending>,
     /// What tools have been told goes after the last destructor and before the memory.
-    shown: Shown,
+    told: Told,
     module: Option<tls::Module>,
     /// Pointed to by TLS descriptors.
     _references: Vec<Arc<Reference>>,
@@ -183,6 +188,7 @@ pub(crate) struct Parts {
     pub(crate) images: Vec<Arc<Image>>,
     pub(crate) libraries: Vec<Arc<Library>>,
     pub(crate) space: Arc<Space>,
+    pub(crate) loader: Loader,
     pub(crate) sequence: u64,
     pub(crate) cycle: Option<Arc<Cycle>>,
 }
@@ -196,7 +202,7 @@ pub(crate) struct Startable {
 impl Image {
     /// An image that is relocated but for what `applied` has put off, and not initialised.
     pub(crate) fn new(parts: Parts, plan: Plan, applied: &mut Applied) -> Arc<Self> {
-        let Parts { name, mapped, module, images, libraries, space, sequence, cycle } = parts;
+        let Parts { name, mapped, module, images, libraries, space, loader, sequence, cycle } = parts;
         for used in &images {
             used.binders.fetch_add(1, Ordering::Relaxed);
         }
@@ -211,6 +217,9 @@ impl Image {
                 shared: Decisions::new(plan.own, plan.elsewhere),
                 ready: Ready::new(),
                 space,
+                loader,
+                shown: OnceLock::new(),
+                offered_to: OfferedTo::default(),
                 sequence,
                 this: this.clone(),
                 in_table: OnceLock::new(),
@@ -220,7 +229,7 @@ impl Image {
                     end: OnceLock::new(),
                     unwind: OnceLock::new(),
                     pending: plan.thread_ends.then(|| Pending::new(mapped.handle)),
-                    shown: Shown::default(),
+                    told: Told::default(),
                     module,
                     _references: std::mem::take(&mut applied.references),
                     mapped,
@@ -252,7 +261,8 @@ impl Image {
             let _binding = first.space.common.binding.lock();
             let among = |image: &Arc<Self>| images.iter().filter(|other| other.is_bound_to(image)).count();
             let is_used = |image: &Arc<Self>| image.binders.load(Ordering::Relaxed) > among(image);
-            if images.iter().any(|image| is_used(image) || !partners_among(image)) {
+            let is_offered = |image: &Arc<Self>| !image.offered_to.is_empty();
+            if images.iter().any(|image| is_used(image) || is_offered(image) || !partners_among(image)) {
                 return false;
             }
             images.iter().for_each(|image| image.space.remove_locked(image));
@@ -389,11 +399,11 @@ impl Image {
 
     /// It, as debuggers and profilers take it.
     pub fn code(&self) -> &Arc<LoadedCode> {
-        self.body.shown.code(self)
+        self.body.told.code(self)
     }
 
-    pub(crate) fn shown(&self) -> &Shown {
-        &self.body.shown
+    pub(crate) fn told(&self) -> &Told {
+        &self.body.told
     }
 
     /// The checksum in its note, unchecked.
@@ -443,6 +453,32 @@ impl Image {
     /// The libraries that it holds open.
     pub(crate) fn libraries(&self) -> &[Arc<Library>] {
         &self.body.libraries
+    }
+
+    /// Names of the libraries that are bound to it: it stays as long as any of them is open.
+    pub fn libraries_bound(&self) -> Vec<String> {
+        self.offered_to.names()
+    }
+
+    pub(crate) fn offered_to(&self) -> &OfferedTo {
+        &self.offered_to
+    }
+
+    /// Whose it is.
+    pub(crate) fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// As C programs are shown it.
+    pub(crate) fn shown(&self) -> &Shown {
+        self.shown.get_or_init(|| Shown::new(&self.name, &self.body.mapped))
+    }
+
+    /// The number of its thread-local module, and where the calling thread's block is, if it has one yet; zeros for what
+    /// there is not.
+    pub(crate) fn thread_block(&self) -> (usize, usize) {
+        let module = self.body.module.as_ref();
+        module.map_or((0, 0), |module| (module.number(), tls::block(module.number())))
     }
 
     /// Its namespace.

@@ -11,6 +11,7 @@ mod facade;
 pub mod image;
 pub mod layers;
 mod loader;
+mod stand_ins;
 pub mod store;
 pub mod sys;
 #[cfg(test)]

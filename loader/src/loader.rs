@@ -8,10 +8,13 @@ mod load;
 mod namespace;
 #[cfg(test)]
 mod tests;
+mod units;
 
+pub(crate) use library::search_path;
 pub use library::{Library, LibraryRequest};
 pub(crate) use load::Member;
 pub use namespace::{Namespace, NamespaceOptions};
+pub(crate) use units::seen_by;
 
 use crate::debug::{self, DebugOptions, Frame, Tools};
 use crate::error::LoadError;

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod exit;
 pub mod files;
 pub(crate) mod libraries;
+pub(crate) mod linker;
 pub mod memory;
 pub mod processes;
 pub mod sockets;

@@ -169,7 +169,7 @@ fn damaged_files_want_nothing_and_harm_nobody() {
     let path = folder.library("damaged.c", "int elsewhere(void); int f(void) { return elsewhere(); }", &[]);
     let bytes = std::fs::read(&path).unwrap();
     let damaged = folder.path().join("damaged");
-    let mut look = |bytes: &[u8]| {
+    let look = |bytes: &[u8]| {
         std::fs::write(&damaged, bytes).unwrap();
         let file = LibraryFile::open(&damaged)?;
         Some((file.references().count(), file.defines(Name::new(b"f"))))

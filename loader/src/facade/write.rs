@@ -179,7 +179,6 @@ mod tests {
 
     use super::*;
     use object::read::elf::{Dyn, FileHeader as _, GnuHashTable, ProgramHeader as _};
-    use object::{Object, ObjectSymbol};
 
     fn offers(count: usize) -> Vec<Offer> {
         let one = |at: usize| Offer {

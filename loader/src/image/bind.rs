@@ -8,12 +8,11 @@ use super::elf::*;
 use super::map::Mapped;
 use super::place::text_of;
 use super::symbols::{Name, PartialHash};
-use super::tls::ends::thread_atexit;
-use super::tls::entry::tls_get_addr;
 use super::versions::Version;
 use super::{ImageError, SymbolKind, decisions, lazy, own_value};
 use crate::layers::{Found, Layer, Layers, Party, Query, Value, guarded_by, same_party};
 use crate::loader::Library;
+use crate::stand_ins;
 use std::sync::Arc;
 
 /// What a symbol that relocations refer to was resolved to.
@@ -143,7 +142,7 @@ impl Resolver<'_> {
         }
         let Some(name) = symbols.text(symbol.name.into()) else { return false };
         let hash = symbols.hash_of(index).unwrap_or_else(|| Name::new(name).hash);
-        !is_replaced(name) && !self.layers.may_come_first(PartialHash::of(hash))
+        !stand_ins::is_name(name) && !self.layers.may_come_first(PartialHash::of(hash))
     }
 
     fn slot(&mut self, index: u32) -> Result<Slot, ImageError> {
@@ -180,19 +179,18 @@ impl Resolver<'_> {
     }
 
     fn undefined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Slot {
-        if is_replaced(name.bytes) {
-            match name.bytes {
-                b"__tls_get_addr" => return Slot::Known(Value::Address(tls_get_addr as *const () as usize)),
-                b"__cxa_thread_atexit" | b"__cxa_thread_atexit_impl" => {
-                    self.plan.thread_ends = true;
-                    return Slot::Known(Value::Address(thread_atexit as *const () as usize));
-                }
-                _ => {}
-            }
+        if let Some(stand_in) = stand_ins::always(name.bytes) {
+            self.plan.thread_ends |= stand_ins::registers_thread_ends(name.bytes);
+            return Slot::Known(Value::Address(stand_in));
         }
         let version = self.mapped.symbols.needed_version(index);
         match self.layers.find(&Query { name, version, shared: None }, None) {
             Some(found) => {
+                if found.layer == Layer::Process
+                    && let Some(stand_in) = stand_ins::instead_of_process(name.bytes)
+                {
+                    return Slot::Known(Value::Address(stand_in));
+                }
                 self.use_of(found.party);
                 Slot::Known(found.value)
             }
@@ -303,9 +301,4 @@ impl Resolver<'_> {
             _ => {}
         }
     }
-}
-
-/// Whether images get something of ours under that name.
-fn is_replaced(name: &[u8]) -> bool {
-    matches!(name, b"__tls_get_addr" | b"__cxa_thread_atexit" | b"__cxa_thread_atexit_impl")
 }

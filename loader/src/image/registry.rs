@@ -13,7 +13,7 @@ use crate::sys::memory::PAGE;
 use crate::sys::threads::at_fork;
 use parking_lot::{Mutex, MutexGuard};
 use std::ops::Range;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once, Weak};
 
 const BITS: u32 = 9;
@@ -51,6 +51,9 @@ fn unused() -> MutexGuard<'static, Unused> {
     ONCE.call_once(|| at_fork(before, after, after));
     UNUSED.lock()
 }
+/// How many images there ever were, and how many of them are gone.
+static KNOWN: AtomicU64 = AtomicU64::new(0);
+static GONE: AtomicU64 = AtomicU64::new(0);
 
 /// An image as it is known by its addresses.
 #[derive(Default)]
@@ -59,6 +62,8 @@ struct Record {
     end: AtomicUsize,
     /// Address of the index of its unwind tables, or 0.
     unwind: AtomicUsize,
+    /// How many were known before.
+    number: AtomicU64,
     image: Mutex<Weak<Image>>,
 }
 
@@ -138,6 +143,7 @@ impl Drop for Entry {
         }
         *self.record.image.lock() = Weak::new();
         unused().records.push(self.record);
+        GONE.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -187,6 +193,59 @@ pub(crate) fn unwindable(address: usize) -> Option<Unwindable> {
     (index != 0 && (start..end).contains(&address)).then_some(Unwindable { start, end, index })
 }
 
+/// How many images there ever were, and how many of them are gone.
+pub(crate) fn counts() -> (u64, u64) {
+    (KNOWN.load(Ordering::Relaxed), GONE.load(Ordering::Relaxed))
+}
+
+/// Calls `visit` with every image that is not ending, in the order in which they became known.
+pub(crate) fn for_each(mut visit: impl FnMut(Arc<Image>)) {
+    let mut records: Vec<(u64, &'static Record)> = Vec::new();
+    let mut add = |record: &'static Record| {
+        let number = record.number.load(Ordering::Relaxed);
+        // A record stands at every page of its image.
+        if records.last().is_none_or(|(last, _)| *last != number) {
+            records.push((number, record));
+        }
+    };
+    for root in &ROOT {
+        // SAFETY: nodes are never freed.
+        let Some(middle) = (unsafe { root.load(Ordering::Acquire).as_ref() }) else { continue };
+        for middle in middle {
+            // SAFETY: as above.
+            let Some(leaf) = (unsafe { middle.load(Ordering::Acquire).as_ref() }) else { continue };
+            let mut crowd = 0;
+            for entry in leaf {
+                let entry = entry.load(Ordering::Acquire);
+                if entry & CROWD == 0 {
+                    // SAFETY: such entries are null or point to records, which are never freed.
+                    if let Some(record) = unsafe { (entry as *const Record).as_ref() } {
+                        add(record);
+                    }
+                } else if entry != crowd {
+                    crowd = entry;
+                    // SAFETY: entries with this mark point to crowds, which are never freed.
+                    let members = unsafe { &(*((entry & !CROWD) as *const Crowd)).members };
+                    for member in members {
+                        // SAFETY: a record is never freed.
+                        if let Some(record) = unsafe { member.load(Ordering::Acquire).as_ref() } {
+                            add(record);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    records.sort_unstable_by_key(|(number, _)| *number);
+    records.dedup_by_key(|(number, _)| *number);
+    for (_, record) in records {
+        let image = record.image.lock().upgrade();
+        if let Some(image) = image {
+            visit(image);
+        }
+    }
+}
+
 /// The image at an address, unless it is ending.
 pub(crate) fn image_at(address: usize) -> Option<Arc<Image>> {
     let image = find(address)?.image.lock().upgrade()?;
@@ -199,6 +258,7 @@ fn record(range: Range<usize>, unwind: Option<usize>, image: Weak<Image>) -> &'s
     record.start.store(range.start, Ordering::Relaxed);
     record.end.store(range.end, Ordering::Relaxed);
     record.unwind.store(unwind.unwrap_or(0), Ordering::Relaxed);
+    record.number.store(KNOWN.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     *record.image.lock() = image;
     record
 }

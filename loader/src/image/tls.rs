@@ -128,6 +128,13 @@ pub(crate) fn address(reference: Reference) -> usize {
     unsafe { entry::tls_get_addr(&reference) as usize }
 }
 
+/// Where the calling thread's block of the module with that number is, or 0 if it has none yet.
+pub(crate) fn block(number: usize) -> usize {
+    let (table, index) = (entry::table(), number & !OURS);
+    // SAFETY: a table is a length followed by as many words, and belongs to this thread.
+    unsafe { if table.is_null() || index >= *table { 0 } else { *table.add(1 + index) } }
+}
+
 /// Makes the calling thread's block of the module with that index and returns where its contents begin.
 fn make_block(index: usize) -> usize {
     let (block, skew) = {

@@ -12,6 +12,7 @@ mod memo;
 mod tables;
 
 use super::{Found, Layer, Party, Query};
+use crate::facade::Facade;
 use crate::image::SymbolKind;
 use crate::image::symbols::{Filter, Name, PartialHash};
 use crate::image::versions::Version;
@@ -131,6 +132,15 @@ impl Process {
             let (value, _, _) = table.find(name, version, from_start && at == 0, from_start)?;
             address(value)
         })
+    }
+
+    /// Whether something that was there when the program started defines `name`: it comes before everything that is
+    /// opened later.
+    pub(crate) fn defines_from_start(&self, name: Name<'_>) -> bool {
+        let start = self.start();
+        let mut tables = start.tables.iter().enumerate().filter(|(_, table)| table.filter().passes(name));
+        start.memo.find(name, None).is_some()
+            || tables.any(|(at, table)| table.find(name, None, at == 0, true).is_some())
     }
 
     /// A view of the process as it is now.
@@ -262,7 +272,8 @@ impl ProcessView {
     /// Whether `dlsym` could find what is not in the tables.
     pub(crate) fn may_know_more(&self) -> bool {
         // There are libraries that do not count.
-        libraries::present() > self.start.uncounted.wrapping_add(self.entries.len() as u64)
+        let known = self.start.uncounted.wrapping_add(self.entries.len() as u64);
+        libraries::present() > known.wrapping_add(Facade::count())
     }
 
     /// Asks `dlsym` for names, with their versions, that were not found; false when it does not know any. To be

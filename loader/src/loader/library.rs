@@ -1,5 +1,6 @@
 //! Ordinary shared libraries, opened by glibc.
 
+use crate::facade::search::folders;
 use crate::image::map::Mapped;
 use crate::layers::Closure;
 use crate::sys::libraries::Handle;
@@ -148,23 +149,10 @@ impl fmt::Debug for Library {
 }
 
 /// The folders that an image wants its libraries looked for in.
-fn search_path(mapped: &Mapped) -> Vec<PathBuf> {
-    let Some(text) = mapped.dynamic.search_path.and_then(|offset| mapped.symbols.text(offset)) else {
-        return Vec::new();
-    };
-    let text = String::from_utf8_lossy(text);
-    let origin = mapped.path.as_deref().and_then(Path::parent).map(|folder| {
-        if folder.as_os_str().is_empty() { ".".into() } else { folder.to_string_lossy().into_owned() }
-    });
-    let folders = text.split(':').filter(|folder| !folder.is_empty()).filter_map(|folder| {
-        if !folder.contains('$') {
-            return Some(PathBuf::from(folder));
-        }
-        // An image from memory has no place of its own.
-        let origin = origin.as_ref()?;
-        Some(PathBuf::from(folder.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)))
-    });
-    folders.collect()
+pub(crate) fn search_path(mapped: &Mapped) -> Vec<PathBuf> {
+    let text = mapped.dynamic.search_path.and_then(|offset| mapped.symbols.text(offset));
+    // An image from memory has no place of its own.
+    text.map_or_else(Vec::new, |text| folders(text, mapped.path.as_deref().and_then(Path::parent)))
 }
 
 /// Names of libraries that are `plain` with a number after it, highest first: those in the run-time linker's cache

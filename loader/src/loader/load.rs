@@ -214,7 +214,7 @@ impl Loader {
             let needs: Vec<_> = plans.iter().map(|plan| &*plan.members).collect();
             let groups = circles(&needs);
             let order: Vec<usize> = groups.iter().flatten().copied().collect();
-            let prepared = assemble(space, members, plans, applied, groups, &view, &held);
+            let prepared = assemble(self, space, members, plans, applied, groups, &view, &held);
             for one in &prepared {
                 space.add(&one.image);
             }
@@ -226,6 +226,7 @@ impl Loader {
 
 /// Makes images of what is bound: those that others need first.
 fn assemble(
+    loader: &Loader,
     space: &Arc<Space>,
     members: Vec<Member>,
     plans: Vec<Plan>,
@@ -262,6 +263,7 @@ fn assemble(
                 images,
                 libraries,
                 space: Arc::clone(space),
+                loader: loader.clone(),
                 sequence: places[at],
                 cycle: cycle.clone(),
             };

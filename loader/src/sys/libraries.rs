@@ -2,6 +2,8 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
 /// The public beginning of glibc's `struct link_map`.
@@ -171,6 +173,19 @@ pub(crate) fn is_loaded(dynamic: usize) -> bool {
     for_each(|loaded| {
         let section = loaded.segments.iter().find(|segment| segment.p_type == libc::PT_DYNAMIC);
         found = section.is_some_and(|section| loaded.base.wrapping_add(section.p_vaddr as usize) == dynamic);
+        !found
+    });
+    found
+}
+
+/// Whether something that is loaded was found under this path, or in a file of this name when it has no folder.
+pub(crate) fn is_named(path: &Path) -> bool {
+    let wanted = path.as_os_str().as_bytes();
+    let mut found = false;
+    for_each(|loaded| {
+        let name = loaded.name.to_bytes();
+        let file = name.rsplit(|byte| *byte == b'/').next().unwrap_or(name);
+        found = !name.is_empty() && (name == wanted || (!wanted.contains(&b'/') && file == wanted));
         !found
     });
     found

@@ -1,0 +1,90 @@
+//! Stand-ins: functions that units get instead of the process's own, because those know nothing of images.
+//!
+//! Which name stands for which function is data: [`find`]. A name that the host or a unit defines itself stays theirs;
+//! only what would have been the process's answer is replaced ([`instead_of_process`]), but for the two functions of
+//! thread-local storage, without which an image cannot run ([`always`]).
+//!
+//! What a stand-in has nothing to say about it hands on to glibc. Some answers depend on who asks, which glibc finds out
+//! from the return address; so do these: their entries pass it on (`caller`).
+
+mod address;
+mod errors;
+mod handles;
+mod list;
+mod lookup;
+mod open;
+mod shown;
+mod traces;
+
+pub(crate) use handles::Special;
+pub(crate) use shown::Shown;
+
+use crate::image::tls::ends::thread_atexit;
+use crate::image::tls::entry::tls_get_addr;
+
+/// A name, and the address of what units get for it.
+type StandIn = (&'static [u8], fn() -> usize);
+
+/// Makes a line of the table.
+macro_rules! stand_in {
+    ($name:literal, $function:path) => {
+        ($name, || $function as *const () as usize)
+    };
+}
+
+/// Needed by every image that has thread-local variables.
+static ALWAYS: [StandIn; 3] = [
+    stand_in!(b"__tls_get_addr", tls_get_addr),
+    stand_in!(b"__cxa_thread_atexit", thread_atexit),
+    stand_in!(b"__cxa_thread_atexit_impl", thread_atexit),
+];
+
+/// What is said about loaded code, so that images are part of it.
+static INSTEAD_OF_PROCESS: [StandIn; 12] = [
+    stand_in!(b"dladdr", address::dladdr),
+    stand_in!(b"dladdr1", address::dladdr1),
+    stand_in!(b"dlsym", lookup::dlsym),
+    stand_in!(b"dlvsym", lookup::dlvsym),
+    stand_in!(b"dlopen", open::dlopen),
+    stand_in!(b"dlclose", open::dlclose),
+    stand_in!(b"dlinfo", open::dlinfo),
+    stand_in!(b"dlerror", errors::dlerror),
+    stand_in!(b"dl_iterate_phdr", list::dl_iterate_phdr),
+    stand_in!(b"_dl_find_object", list::find_object),
+    stand_in!(b"backtrace_symbols", traces::backtrace_symbols),
+    stand_in!(b"backtrace_symbols_fd", traces::backtrace_symbols_fd),
+];
+
+fn find(table: &[StandIn], name: &[u8]) -> Option<usize> {
+    table.iter().find(|(known, _)| *known == name).map(|(_, function)| function())
+}
+
+/// What every image gets for `name`, whoever else has it.
+#[inline]
+pub(crate) fn always(name: &[u8]) -> Option<usize> {
+    if name.starts_with(b"__") { find(&ALWAYS, name) } else { None }
+}
+
+/// Whether `name` registers destructors of thread-local variables.
+pub(crate) fn registers_thread_ends(name: &[u8]) -> bool {
+    name.starts_with(b"__cxa_thread_atexit")
+}
+
+/// Whether there is a stand-in of that name.
+#[inline]
+pub(crate) fn is_name(name: &[u8]) -> bool {
+    always(name).is_some() || instead_of_process(name).is_some()
+}
+
+/// What an image gets for `name` where the process would answer.
+#[inline]
+pub(crate) fn instead_of_process(name: &[u8]) -> Option<usize> {
+    if [b"dl".as_slice(), b"_dl_", b"backtrace_"].iter().any(|begin| name.starts_with(begin)) {
+        find(&INSTEAD_OF_PROCESS, name)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;
