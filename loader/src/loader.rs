@@ -6,6 +6,7 @@ mod dry_run;
 mod library;
 mod load;
 mod namespace;
+mod needed;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -109,24 +110,6 @@ impl Loader {
     pub fn load_image(&self, name: &str, source: ImageSource<'_>) -> Result<Arc<Image>, LoadError> {
         let mut images = self.load_images(None, &[(name, source)])?;
         images.pop().ok_or_else(|| LoadError::Uninitialised { unit: name.to_owned() })
-    }
-
-    /// Opens a shared library with `dlopen`, everything in it bound at once. What it exports is part of the process
-    /// layer as long as anybody holds it.
-    ///
-    /// # Errors
-    /// `dlerror`'s words.
-    pub fn open_library(&self, request: LibraryRequest<'_>) -> Result<Arc<Library>, LoadError> {
-        let process = &self.0.common.process;
-        let library = Library::open(request, self.0.options.global_libraries)
-            .map_err(|reason| LoadError::Library { name: request.to_string(), needed_by: None, reason })?;
-        let dynamic = library.dynamic();
-        if let Some(known) = process.opened(|known| known.dynamic() == dynamic) {
-            return Ok(known);
-        }
-        let library = Arc::new(library);
-        process.add(&library);
-        Ok(library)
     }
 
     /// Who has `symbol`, asking as somebody in the namespace of who asks for none who has no such symbol himself. What

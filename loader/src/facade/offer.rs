@@ -31,6 +31,8 @@ pub(crate) enum Source<'a> {
         mapped: &'a Mapped,
         /// The number of its thread-local module.
         module: Option<usize>,
+        /// Its place among those that are loaded together.
+        member: usize,
     },
 }
 
@@ -39,8 +41,8 @@ pub(crate) enum Source<'a> {
 pub(crate) struct Chosen {
     pub(crate) offers: Vec<Offer>,
     pub(crate) images: Vec<Arc<Image>>,
-    /// Whether something is from the image that is being loaded.
-    pub(crate) loading: bool,
+    /// Places of those that are being loaded and of which something was chosen.
+    pub(crate) members: Vec<usize>,
 }
 
 impl<'a> Source<'a> {
@@ -55,7 +57,7 @@ impl<'a> Source<'a> {
     fn address(self, name: &[u8], symbol: &Symbol) -> Option<usize> {
         match self {
             Self::Loaded(image) => Some(image.get(std::str::from_utf8(name).ok()?)?.address),
-            Self::Loading { mapped, module } => match own_value(&mapped.place, module, symbol)? {
+            Self::Loading { mapped, module, .. } => match own_value(&mapped.place, module, symbol)? {
                 // Its resolver cannot be called before the image is complete.
                 Value::Resolver(_) | Value::Tls { .. } => None,
                 value => Some(address_of(value)),
@@ -160,7 +162,8 @@ impl Chosen {
                 self.images.push(Arc::clone(image));
             }
             Source::Loaded(_) => {}
-            Source::Loading { .. } => self.loading = true,
+            Source::Loading { member, .. } if !self.members.contains(&member) => self.members.push(member),
+            Source::Loading { .. } => {}
         }
         self.offers.push(Offer { name: name.to_vec(), address, kind, size: symbol.size });
         true

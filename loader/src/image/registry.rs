@@ -208,29 +208,24 @@ pub(crate) fn for_each(mut visit: impl FnMut(Arc<Image>)) {
             records.push((number, record));
         }
     };
-    for root in &ROOT {
-        // SAFETY: nodes are never freed.
-        let Some(middle) = (unsafe { root.load(Ordering::Acquire).as_ref() }) else { continue };
-        for middle in middle {
-            // SAFETY: as above.
-            let Some(leaf) = (unsafe { middle.load(Ordering::Acquire).as_ref() }) else { continue };
-            let mut crowd = 0;
-            for entry in leaf {
-                let entry = entry.load(Ordering::Acquire);
-                if entry & CROWD == 0 {
-                    // SAFETY: such entries are null or point to records, which are never freed.
-                    if let Some(record) = unsafe { (entry as *const Record).as_ref() } {
+    let uppers = ROOT.iter().filter_map(below);
+    for leaf in uppers.flatten().filter_map(below).flatten().filter_map(below) {
+        let mut crowd = 0;
+        for entry in leaf {
+            let entry = entry.load(Ordering::Acquire);
+            if entry & CROWD == 0 {
+                // SAFETY: such entries are null or point to records, which are never freed.
+                if let Some(record) = unsafe { (entry as *const Record).as_ref() } {
+                    add(record);
+                }
+            } else if entry != crowd {
+                crowd = entry;
+                // SAFETY: entries with this mark point to crowds, which are never freed.
+                let members = unsafe { &(*((entry & !CROWD) as *const Crowd)).members };
+                for member in members {
+                    // SAFETY: a record is never freed.
+                    if let Some(record) = unsafe { member.load(Ordering::Acquire).as_ref() } {
                         add(record);
-                    }
-                } else if entry != crowd {
-                    crowd = entry;
-                    // SAFETY: entries with this mark point to crowds, which are never freed.
-                    let members = unsafe { &(*((entry & !CROWD) as *const Crowd)).members };
-                    for member in members {
-                        // SAFETY: a record is never freed.
-                        if let Some(record) = unsafe { member.load(Ordering::Acquire).as_ref() } {
-                            add(record);
-                        }
                     }
                 }
             }
@@ -285,6 +280,12 @@ fn find(address: usize) -> Option<&'static Record> {
     }
     // SAFETY: other entries are null or point to records, which are never freed.
     unsafe { (entry as *const Record).as_ref() }
+}
+
+/// The node that `parent` points to, if there is one.
+fn below<T>(parent: &AtomicPtr<T>) -> Option<&'static T> {
+    // SAFETY: nodes are never freed.
+    unsafe { parent.load(Ordering::Acquire).as_ref() }
 }
 
 /// Enters `entry` for all pages of `range`.

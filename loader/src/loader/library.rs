@@ -1,6 +1,8 @@
 //! Ordinary shared libraries, opened by glibc.
 
-use crate::facade::search::folders;
+use crate::facade::search::{Search, folders};
+use crate::facade::wanted::LibraryFile;
+use crate::facade::{KeptFor, Offered};
 use crate::image::map::Mapped;
 use crate::layers::Closure;
 use crate::sys::libraries::Handle;
@@ -37,6 +39,8 @@ pub struct Library {
     asked: String,
     path: String,
     dynamic: usize,
+    /// Dropped after the library is closed.
+    _offered: KeptFor,
     /// Dropped before the handle would make it invalid: nobody looks at it by then.
     closure: OnceLock<Closure>,
 }
@@ -77,68 +81,95 @@ impl Library {
         self.asked == name || self.path == name || self.path.rsplit('/').next() == Some(name)
     }
 
-    pub(crate) fn open(request: LibraryRequest<'_>, global: bool) -> Result<Self, String> {
+    /// Opens what was asked for. `offered` is what it was offered before.
+    pub(crate) fn open(
+        request: LibraryRequest<'_>,
+        global: bool,
+        offered: Option<Arc<Offered>>,
+    ) -> Result<Self, String> {
         match request {
-            LibraryRequest::Path(path) => {
-                // Without a slash `dlopen` would look elsewhere.
-                let path = if path.components().count() == 1 && !path.as_os_str().as_bytes().contains(&b'/') {
-                    Path::new(".").join(path)
-                } else {
-                    path.to_owned()
-                };
-                Self::open_path(&path, global)
+            LibraryRequest::Path(path) => Self::open_path(&with_folder(path), global, offered),
+            LibraryRequest::Name(name) => Self::open_named(name, global, offered),
+        }
+    }
+
+    /// The file that will be opened, as far as it can be known before.
+    pub(crate) fn file_of(request: LibraryRequest<'_>) -> Option<PathBuf> {
+        match request {
+            LibraryRequest::Path(path) => Some(with_folder(path)),
+            LibraryRequest::Name(name) => {
+                let plain = format!("lib{name}.so");
+                let mut search = Search::default();
+                let found = search.find(plain.as_bytes(), None, None);
+                found.filter(|path| LibraryFile::open(path).is_some()).or_else(|| {
+                    numbered(&plain).iter().find_map(|name| search.find(name.as_bytes(), None, None))
+                })
             }
-            LibraryRequest::Name(name) => Self::open_named(name, global),
         }
     }
 
     /// Opens what an image needs: in the folders that it names itself, or else where `dlopen` looks.
-    pub(crate) fn needed(name: &str, mapped: &Mapped, global: bool) -> Result<Arc<Self>, String> {
+    pub(crate) fn needed(
+        name: &str,
+        mapped: &Mapped,
+        global: bool,
+        offered: Option<Arc<Offered>>,
+    ) -> Result<Arc<Self>, String> {
         if !name.contains('/') {
             for folder in search_path(mapped) {
                 let path = folder.join(name);
                 if path.exists() {
-                    let mut library = Self::open_path(&path, global)?;
+                    let mut library = Self::open_path(&path, global, offered)?;
                     library.asked = name.to_owned();
                     return Ok(Arc::new(library));
                 }
             }
         }
-        Self::open_found(name, global).map(Arc::new)
+        Self::open_found(name, global, offered).map(Arc::new)
     }
 
-    fn open_path(path: &Path, global: bool) -> Result<Self, String> {
+    fn open_path(path: &Path, global: bool, offered: Option<Arc<Offered>>) -> Result<Self, String> {
         let name = path.to_string_lossy().into_owned();
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| "a zero byte in the path")?;
-        Self::from_handle(Handle::open(&path, global)?, name)
+        Self::from_handle(Handle::open(&path, global)?, name, offered)
     }
 
-    fn open_found(name: &str, global: bool) -> Result<Self, String> {
+    fn open_found(name: &str, global: bool, offered: Option<Arc<Offered>>) -> Result<Self, String> {
         let c_name = CString::new(name).map_err(|_| "a zero byte in the name")?;
-        Self::from_handle(Handle::open(&c_name, global)?, name.to_owned())
+        Self::from_handle(Handle::open(&c_name, global)?, name.to_owned(), offered)
     }
 
-    fn open_named(name: &str, global: bool) -> Result<Self, String> {
+    fn open_named(name: &str, global: bool, offered: Option<Arc<Offered>>) -> Result<Self, String> {
         if name.is_empty() || name.contains('/') {
             return Err("not the name of a library".into());
         }
         let plain = format!("lib{name}.so");
         // The file that linkers use may be missing, or a text that only linkers understand.
-        let first = match Self::open_found(&plain, global) {
+        let first = match Self::open_found(&plain, global, offered.clone()) {
             Ok(library) => return Ok(library),
             Err(reason) => reason,
         };
         for candidate in numbered(&plain) {
-            if let Ok(library) = Self::open_found(&candidate, global) {
+            if let Ok(library) = Self::open_found(&candidate, global, offered.clone()) {
                 return Ok(library);
             }
         }
         Err(first)
     }
 
-    fn from_handle(handle: Handle, asked: String) -> Result<Self, String> {
+    fn from_handle(handle: Handle, asked: String, offered: Option<Arc<Offered>>) -> Result<Self, String> {
         let (dynamic, path) = handle.identity().ok_or("it is not known to the run-time linker")?;
-        Ok(Self { handle, asked, path, dynamic, closure: OnceLock::new() })
+        let offered = KeptFor { dynamic, offered };
+        Ok(Self { handle, asked, path, dynamic, _offered: offered, closure: OnceLock::new() })
+    }
+}
+
+/// The path with a folder in it: without a slash `dlopen` would look elsewhere.
+fn with_folder(path: &Path) -> PathBuf {
+    if path.components().count() == 1 && !path.as_os_str().as_bytes().contains(&b'/') {
+        Path::new(".").join(path)
+    } else {
+        path.to_owned()
     }
 }
 

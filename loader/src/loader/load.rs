@@ -6,7 +6,7 @@ use super::{Library, Loader, Namespace};
 use crate::error::{LoadError, Unresolved};
 use crate::image::bind::{self, Applied, Plan};
 use crate::image::map::{MapError, Mapped, map};
-use crate::image::{self, Cycle, Image, ImageError, ImageSource, Parts, StartError, tls};
+use crate::image::{Cycle, Image, ImageError, ImageSource, Parts, StartError, tls};
 use crate::layers::readers::Section;
 use crate::layers::{Held, Layers, ProcessView, Space};
 use crate::sys::arguments::ProgramArguments;
@@ -16,12 +16,14 @@ use std::time::Instant;
 
 /// An image that is mapped and not bound.
 pub(crate) struct Member {
-    name: Box<str>,
+    pub(super) name: Box<str>,
     /// Its memory.
     pub(crate) mapped: Mapped,
-    module: Option<tls::Module>,
+    pub(super) module: Option<tls::Module>,
     /// The libraries that it needs, but for those that were there from the start.
-    libraries: Vec<Arc<Library>>,
+    pub(super) libraries: Vec<Arc<Library>>,
+    /// What relocating it before it is bound has left behind, if that was done.
+    pub(super) early: Option<Applied>,
     began: Instant,
     mapped_at: Instant,
 }
@@ -96,10 +98,10 @@ impl Loader {
         for (name, source) in sources {
             members.push(self.map(name, *source)?);
         }
-        for member in &mut members {
-            member.libraries = self.needed(&member.name, &member.mapped)?;
-        }
-        self.bind(space, members)
+        let early = self.open_needed(space, &mut members)?;
+        let (prepared, order) = self.bind(space, members)?;
+        early.done(|member| prepared.get(member).map(|one| &one.image));
+        Ok((prepared, order))
     }
 
     fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Member, LoadError> {
@@ -124,34 +126,7 @@ impl Loader {
             None => None,
         };
         let mapped_at = Instant::now();
-        Ok(Member { name: name.into(), mapped, module, libraries: Vec::new(), began, mapped_at })
-    }
-
-    /// Opens the libraries that an image needs and that were not there from the start.
-    fn needed(&self, unit: &str, mapped: &Mapped) -> Result<Vec<Arc<Library>>, LoadError> {
-        let process = &self.0.common.process;
-        let mut libraries = Vec::new();
-        for name in image::needed(mapped) {
-            if process.has_from_start(&name) {
-                continue;
-            }
-            let library = match process.opened(|library| library.is_called(&name)) {
-                Some(library) => library,
-                None => {
-                    let library = Library::needed(&name, mapped, self.0.options.global_libraries).map_err(
-                        |reason| LoadError::Library {
-                            name: name.clone().into_owned(),
-                            needed_by: Some(unit.to_owned()),
-                            reason,
-                        },
-                    )?;
-                    process.add(&library);
-                    library
-                }
-            };
-            libraries.push(library);
-        }
-        Ok(libraries)
+        Ok(Member { name: name.into(), mapped, module, libraries: Vec::new(), early: None, began, mapped_at })
     }
 
     /// Resolves and relocates, and makes the images visible to others.
@@ -178,7 +153,9 @@ impl Loader {
                     held: &held,
                     section: Section::under(&binding),
                 };
-                let held_open = self.0.options.lazy_imports.then_some(&*member.libraries);
+                // What is relocated already has no slots as they are in the file.
+                let lazy = self.0.options.lazy_imports && member.early.is_none();
+                let held_open = lazy.then_some(&*member.libraries);
                 let plan = bind::resolve(&member.mapped, member.module(), &layers, held_open)
                     .map_err(|source| LoadError::Image { unit: member.name.to_string(), source })?;
                 plans.push(plan);
@@ -207,7 +184,8 @@ impl Loader {
             for (member, plan) in members.iter().zip(&plans) {
                 // SAFETY: mapped just now, nobody else has seen it, and this is done once: every way on from here
                 // leaves the loop.
-                let one = unsafe { bind::apply(&member.mapped, member.module(), plan) };
+                let one =
+                    unsafe { bind::apply(&member.mapped, member.module(), plan, member.early.is_none()) };
                 applied
                     .push(one.map_err(|source| LoadError::Image { unit: member.name.to_string(), source })?);
             }
@@ -242,7 +220,9 @@ fn assemble(
         let cycle = (group.len() > 1).then(Cycle::new);
         for at in group {
             let Some(((member, plan), mut applied)) = parts[at].take() else { continue };
-            let Member { name, mapped, module, mut libraries, began, mapped_at } = member;
+            let Member { name, mapped, module, mut libraries, early, began, mapped_at } = member;
+            // Whoever was there early may still look at these.
+            applied.references.extend(early.into_iter().flat_map(|early| early.references));
             for at in &plan.libraries {
                 if let Some(library) = view.owner(*at)
                     && !libraries.iter().any(|known| Arc::ptr_eq(known, library))
@@ -274,7 +254,7 @@ fn assemble(
     done.into_iter().flatten().collect()
 }
 
-fn unresolved(unit: &str, mapped: &Mapped, missing: &[u32], space: &Space) -> LoadError {
+pub(super) fn unresolved(unit: &str, mapped: &Mapped, missing: &[u32], space: &Space) -> LoadError {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let symbols = missing.iter().filter_map(|index| {
         let symbol = mapped.symbols.get(*index)?;

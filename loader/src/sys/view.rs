@@ -28,7 +28,7 @@ impl FileView {
         let pages = page_up(length).filter(|pages| *pages > 0);
         let pages = pages.ok_or_else(|| io::Error::other("an empty file"))?;
         let access = Access { read: true, ..Access::default() };
-        Ok(Self { mapping: Mapping::of_file(file.as_fd(), 0, pages, access, None)?, length })
+        Ok(Self { mapping: Mapping::of_file(file.as_fd(), 0, pages, access)?, length })
     }
 
     /// Address of the first byte; all of them can be read as long as this value exists.

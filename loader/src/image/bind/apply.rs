@@ -31,18 +31,20 @@ struct Deferred {
     addend: i64,
 }
 
-/// Applies all relocations of an image but those that need code to run.
+/// Applies all relocations of an image but those that need code to run. `first` says that it was not done before: the
+/// relative ones add to what is there and are left out another time.
 ///
 /// # Safety
-/// The image is mapped, nobody else looks at it yet, and this is done once.
+/// The image is mapped, and nobody else writes to it.
 pub(crate) unsafe fn apply(
     mapped: &Mapped,
     module: Option<usize>,
     plan: &Plan,
+    first: bool,
 ) -> Result<Applied, ImageError> {
     let mut targets = Targets { place: &mapped.place, low: 0, high: 0 };
     let mut applied = Applied::default();
-    if mapped.place.base != 0 || !mapped.layout.relocated {
+    if first && (mapped.place.base != 0 || !mapped.layout.relocated) {
         // SAFETY: the caller's promise, here and below.
         unsafe { relative(mapped, &mut targets)? };
     }
