@@ -254,3 +254,6 @@ fn file_of(search: &mut Search, name: &str, mapped: &Mapped) -> Option<PathBuf> 
 fn failed(name: &str, member: &Member, reason: String) -> LoadError {
     LoadError::Library { name: name.to_owned(), needed_by: Some(member.name.to_string()), reason }
 }
+
+#[cfg(test)]
+mod tests;
