@@ -34,7 +34,7 @@ pub use error::ImageError;
 pub use map::ImageSource;
 
 use crate::debug::{LoadedCode, Told};
-use crate::facade::OfferedTo;
+use crate::facade::{Facade, OfferedTo};
 use crate::layers::{Exports, Space, Value};
 use crate::loader::{Library, Loader};
 use crate::stand_ins::Shown;
@@ -164,6 +164,8 @@ pub struct Image {
 
 /// What goes with the memory, in the order in which it must go.
 struct Body {
+    /// What shows its exports to every library, if it is for them.
+    exported: Mutex<Option<Facade>>,
     /// Whether its constructors were called, or some of them.
     started: AtomicBool,
     end: OnceLock<End>,
@@ -225,6 +227,7 @@ impl Image {
                 in_table: OnceLock::new(),
                 cycle,
                 body: ManuallyDrop::new(Body {
+                    exported: Mutex::new(None),
                     started: AtomicBool::new(false),
                     end: OnceLock::new(),
                     unwind: OnceLock::new(),
@@ -481,6 +484,16 @@ impl Image {
         module.map_or((0, 0), |module| (module.number(), tls::block(module.number())))
     }
 
+    /// Whether what it exports is for every library of the process.
+    pub(crate) fn exports_everything(&self) -> bool {
+        self.body.mapped.layout.exports
+    }
+
+    /// Keeps what shows its exports to every library.
+    pub(crate) fn set_exported(&self, facade: Facade) {
+        *self.body.exported.lock() = Some(facade);
+    }
+
     /// Its namespace.
     pub(crate) fn space(&self) -> &Arc<Space> {
         &self.space
@@ -565,7 +578,9 @@ impl Body {
             // SAFETY: still mapped; the last owner is gone, so its code ends here.
             unsafe { end.finish() };
         }
-        !stays()
+        // Somebody who is never unloaded may be bound to what it shows.
+        let shown = self.exported.lock().take();
+        !stays() && shown.is_none_or(Facade::close)
     }
 
     /// Lets go of the memory and of everything else.

@@ -18,6 +18,9 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// How the linker is told to export everything; clang's driver says it for `-rdynamic`.
+const EXPORT_EVERYTHING: [&str; 3] = ["-export-dynamic", "--export-dynamic", "-E"];
+
 /// A piece of the linker's part of the command line.
 pub(crate) enum LinkInput<'a> {
     /// A flag of the driver.
@@ -214,7 +217,8 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         files.take(path).ok_or_else(|| std::io::Error::other("the linker's output is gone"))
     };
     let image = file_of(&mut files, &image_path).map_err(internal("reading the image"))?;
-    seal(&image).map_err(internal("sealing the image"))?;
+    let exports = arguments.iter().any(|argument| EXPORT_EVERYTHING.contains(&argument.as_str()));
+    seal(&image, exports).map_err(internal("sealing the image"))?;
     let dependencies = file_of(&mut files, &dependency_path)
         .and_then(|file| contents(file.as_fd()))
         .map_err(internal("reading dependencies"))?;

@@ -18,14 +18,16 @@ type Sections<'a> = SectionTable<'a, FileHeader64<LE>>;
 /// Bytes from the beginning of an image for arenas to the end of its data, the stride not counted, at most.
 const ARENA_IMAGE: u64 = 64 << 10;
 
-/// Enters the hashes and the layout in the image, and seals it.
+/// Enters the hashes and the layout in the image, and seals it. `exports` says that the linker was told to export
+/// everything.
 ///
 /// # Errors
 /// When the linker's output cannot be read or written, or has no note: a script of the user's may leave it out.
-pub(super) fn seal(image: &File) -> io::Result<()> {
+pub(super) fn seal(image: &File, exports: bool) -> io::Result<()> {
     let mut bytes = contents(image.as_fd())?;
-    let Survey { layout, hashes } =
+    let Survey { mut layout, hashes } =
         survey(&bytes).ok_or_else(|| io::Error::other("the linker's output cannot be read"))?;
+    layout.exports = exports;
     let mut changed = Vec::with_capacity(2);
     if let Some((place, values)) = hashes {
         let target = bytes.get_mut(place.clone()).unwrap_or_default();

@@ -126,7 +126,7 @@ pub(crate) fn choose<'a>(
 }
 
 /// All that the image offers to everybody, as an executable that exports everything.
-pub(crate) fn all<'a>(image: &'a Arc<Image>, in_process: impl Fn(Name<'_>) -> bool) -> Chosen {
+pub(crate) fn all(image: &Arc<Image>, in_process: impl Fn(Name<'_>) -> bool) -> Vec<Offer> {
     let mut chosen = Chosen::default();
     let source = Source::Loaded(image);
     for (_, symbol, text) in image.symbols().iter() {
@@ -135,7 +135,7 @@ pub(crate) fn all<'a>(image: &'a Arc<Image>, in_process: impl Fn(Name<'_>) -> bo
             chosen.add(source, text, symbol);
         }
     }
-    chosen
+    chosen.offers
 }
 
 /// The first source that defines `name`, its definition, and the name as it stands there.

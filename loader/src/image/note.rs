@@ -30,6 +30,7 @@
 //!   |------|------------------------------------------------------------------------------------------------|
 //!   | 1    | at the address that the program headers give, no relative relocation has anything to do         |
 //!   | 2    | functions of the image itself have to be called in order to relocate it (`R_X86_64_IRELATIVE`)   |
+//!   | 4    | what the image exports is for every library of the process (`-rdynamic`)                         |
 //!
 //!   **The shape for arenas**: an image with a stride has two loadable segments and no `PT_GNU_RELRO`. The first may be read
 //!   and executed, the second read and written, and the second lies as far behind the first in memory as in the file,
@@ -85,6 +86,7 @@ const DESCRIPTION_AT: usize = 20;
 
 const RELOCATED: u32 = 1;
 const RESOLVERS: u32 = 2;
+const EXPORTS: u32 = 4;
 
 /// What the note says about the rest of the file, so that a loader need not look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,6 +95,9 @@ pub struct Layout {
     pub relocated: bool,
     /// Functions of the image have to be called in order to relocate it.
     pub resolvers: bool,
+    /// What the image exports is for every library of the process, as a linker exports everything of an executable when
+    /// it is told to.
+    pub exports: bool,
     /// Address of the hashes of the names of the symbols from number 1 on, and how many there are.
     pub hashes: (u64, u32),
     /// The image has the shape for arenas: bytes of addresses that its second segment lies further behind the first than
@@ -105,8 +110,9 @@ pub struct Layout {
 impl Layout {
     fn encode(&self) -> (u32, [u8; LAYOUT_END - LAYOUT_AT]) {
         // Taken apart, so that a new field cannot be forgotten here.
-        let Self { relocated, resolvers, hashes: (hashes, count), stride, frames } = *self;
-        let flags = if relocated { RELOCATED } else { 0 } | if resolvers { RESOLVERS } else { 0 };
+        let Self { relocated, resolvers, exports, hashes: (hashes, count), stride, frames } = *self;
+        let flags = [(relocated, RELOCATED), (resolvers, RESOLVERS), (exports, EXPORTS)];
+        let flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag);
         let (frames, size) = frames.unwrap_or_default();
         let mut bytes = [0; LAYOUT_END - LAYOUT_AT];
         bytes[..8].copy_from_slice(&hashes.to_le_bytes());
@@ -126,6 +132,7 @@ impl Layout {
         Self {
             relocated: flags & RELOCATED != 0,
             resolvers: flags & RESOLVERS != 0,
+            exports: flags & EXPORTS != 0,
             hashes: (word(LAYOUT_AT), half(LAYOUT_AT + 8)),
             stride: NonZeroU32::new(half(LAYOUT_AT + 12)),
             frames: (frames.0 != 0).then_some(frames),
@@ -418,6 +425,7 @@ mod tests {
         let said = Layout {
             relocated: true,
             resolvers: true,
+            exports: true,
             hashes: (0x2000_0000_1238, 77),
             stride: NonZeroU32::new(1 << 20),
             frames: Some((0x2000_0000_4568, 1 << 33)),

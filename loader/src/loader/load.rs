@@ -79,6 +79,12 @@ impl Loader {
         let shown: Vec<_> =
             prepared.iter().zip(sources).map(|(one, (_, source))| (&*one.image, *source)).collect();
         self.0.tools.announce(&shown);
+        for Prepared { image, .. } in &prepared {
+            if let Err(error) = self.show_exports(image) {
+                prepared.iter().for_each(|one| one.image.give_up());
+                return Err(error);
+            }
+        }
         let bound = Instant::now();
         for (at, ready) in order.into_iter().zip(ready) {
             let Prepared { began, mapped_at, .. } = &prepared[at];

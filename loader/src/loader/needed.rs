@@ -9,10 +9,10 @@ use super::library::search_path;
 use super::load::unresolved;
 use super::{Library, LibraryRequest, Loader, Member, seen_by};
 use crate::error::LoadError;
-use crate::facade::Offered;
-use crate::facade::offer::{Chosen, Source, choose};
+use crate::facade::offer::{Chosen, Source, all, choose};
 use crate::facade::search::Search;
 use crate::facade::wanted::{LibraryFile, closure};
+use crate::facade::{Facade, Offered};
 use crate::image::bind;
 use crate::image::map::Mapped;
 use crate::image::symbols::Name;
@@ -211,6 +211,26 @@ impl Loader {
         let own = |_| self.0.options.global_libraries;
         let chosen: Chosen = choose(&files, &sources, own, |name| process.defines_from_start(name))?;
         Offered::open(chosen, &path.to_string_lossy()).map(|offered| offered.map(Arc::new))
+    }
+
+    /// Shows what the image exports to every library, if it is for them. The image is complete and has not run.
+    ///
+    /// # Errors
+    /// When the system gives no room for it.
+    pub(super) fn show_exports(&self, image: &Arc<image::Image>) -> Result<(), LoadError> {
+        if !image.exports_everything() {
+            return Ok(());
+        }
+        let process = &self.0.common.process;
+        let offers = all(image, |name| process.defines_from_start(name));
+        if !offers.is_empty() {
+            let facade = Facade::open(&offers).map_err(|reason| LoadError::Map {
+                unit: image.name().to_owned(),
+                source: std::io::Error::other(reason),
+            })?;
+            image.set_exported(facade);
+        }
+        Ok(())
     }
 
     /// Whether a library that others need by this name is loaded.

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
+use crate::image::note;
+use crate::sys::libraries::{self, Handle};
 use crate::testing::{Folder, call, load, loader};
-use crate::{LibraryRequest, LoadError};
+use crate::{ImageSource, LibraryRequest, LoadError};
+use std::ffi::CString;
+use std::path::Path;
 
 /// A library with a function that a program may replace, called while it is opened and later.
 const GIVER: &str = "int made(int n) { return n; } static int early;
@@ -46,7 +50,7 @@ fn what_will_be_missing_is_missing_before_a_library_is_opened() {
     let source = format!("{REPLACED} int nobody_has_this(void); int g(void) {{ return nobody_has_this(); }}");
     let error = load(&loader(), &folder.image("own.c", &source, &flags(&link))).unwrap_err();
     assert!(matches!(&error, LoadError::Unresolved { symbols, .. } if symbols[0].name == "nobody_has_this"));
-    assert!(!crate::sys::libraries::is_named(&folder.path().join("libmissing.so")));
+    assert!(!libraries::is_named(&folder.path().join("libmissing.so")));
 }
 
 /// A plugin that is made for a program whose functions it calls.
@@ -135,4 +139,45 @@ fn images_of_other_loaders_are_not_offered() {
     let _image = load(&one, &folder.image("host.c", HOST, &[])).unwrap();
     assert!(other.open_library(LibraryRequest::Path(&plugin)).is_err());
     assert!(one.open_library(LibraryRequest::Path(&plugin)).is_ok());
+}
+
+/// `image`, linked with the wish that everything is exported.
+fn exporting(image: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(image).unwrap();
+    let description = note::description_range(&bytes).unwrap();
+    bytes[description.start + 4] |= 4;
+    bytes
+}
+
+#[test]
+fn what_an_image_exports_to_everybody_is_found_by_libraries_that_others_open() {
+    let folder = Folder::new();
+    let source = "int everybodys = 3; int to_everybody(int n) { return everybodys += n; }
+        static int twice(int n) { return 2 * n; } static void *choose(void) { return twice; }
+        int chosen_for_everybody(int) __attribute__((ifunc(\"choose\"))); int get(void) { return everybodys; }";
+    let plugin = folder.library(
+        "plugin.c",
+        "int to_everybody(int); int chosen_for_everybody(int); int f(void) { return to_everybody(chosen_for_everybody(4)); }",
+        &[],
+    );
+    let bytes = exporting(&folder.image("host.c", source, &[]));
+    let open = || Handle::open(&CString::new(plugin.to_str().unwrap()).unwrap(), false);
+    let loader = loader();
+    let image = loader.load_image("host", ImageSource::Bytes(&bytes)).unwrap();
+    let library = open().unwrap();
+    // SAFETY: the function's type.
+    let f = unsafe { std::mem::transmute::<usize, extern "C" fn() -> i32>(library.symbol(c"f").unwrap()) };
+    assert_eq!((f(), call(&image, "get")), (11, 11));
+    // The run-time linker keeps what the library is bound to, so the image stays, for good.
+    drop(image);
+    assert_eq!(f(), 19);
+    drop(library);
+    assert!(open().is_err(), "the facade went with the last library");
+    // Where nobody has used it, it goes with the image.
+    let again = folder.image("other.c", "int only_shown = 1; int get(void) { return only_shown; }", &[]);
+    let image = loader.load_image("other", ImageSource::Bytes(&exporting(&again))).unwrap();
+    assert_eq!(call(&image, "get"), 1);
+    assert!(image.retire());
+    drop(image);
+    assert!(libraries::default_symbol(c"only_shown", None).is_none());
 }
