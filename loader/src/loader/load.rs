@@ -104,10 +104,17 @@ impl Loader {
         for (name, source) in sources {
             members.push(self.map(name, *source)?);
         }
-        let early = self.open_needed(space, &mut members)?;
-        let (prepared, order) = self.bind(space, members)?;
-        early.done(|member| prepared.get(member).map(|one| &one.image));
-        Ok((prepared, order))
+        let result = self.open_needed(space, &mut members).and_then(|early| {
+            let (prepared, order) = self.bind(space, &mut members)?;
+            early.done(|member| prepared.get(member).map(|one| &one.image));
+            Ok((prepared, order))
+        });
+        // A library that is never unloaded may be bound to what was offered of these.
+        for mut member in members.into_iter().filter(|member| member.early.is_some()) {
+            member.libraries.clear();
+            std::mem::forget(member);
+        }
+        result
     }
 
     fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Member, LoadError> {
@@ -135,11 +142,12 @@ impl Loader {
         Ok(Member { name: name.into(), mapped, module, libraries: Vec::new(), early: None, began, mapped_at })
     }
 
-    /// Resolves and relocates, and makes the images visible to others.
+    /// Resolves and relocates, and makes images of the members that are visible to others. They are left as they are
+    /// when that fails.
     fn bind(
         &self,
         space: &Arc<Space>,
-        members: Vec<Member>,
+        members: &mut Vec<Member>,
     ) -> Result<(Vec<Prepared>, Vec<usize>), LoadError> {
         let common = &self.0.common;
         let mut view = common.process.view();
@@ -154,7 +162,7 @@ impl Loader {
                     space,
                     host: &self.0.host,
                     process: &view,
-                    group: &members,
+                    group: members,
                     position,
                     held: &held,
                     section: Section::under(&binding),
@@ -198,7 +206,8 @@ impl Loader {
             let needs: Vec<_> = plans.iter().map(|plan| &*plan.members).collect();
             let groups = circles(&needs);
             let order: Vec<usize> = groups.iter().flatten().copied().collect();
-            let prepared = assemble(self, space, members, plans, applied, groups, &view, &held);
+            let prepared =
+                assemble(self, space, std::mem::take(members), plans, applied, groups, &view, &held);
             for one in &prepared {
                 space.add(&one.image);
             }

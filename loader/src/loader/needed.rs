@@ -17,6 +17,7 @@ use crate::image::bind;
 use crate::image::map::Mapped;
 use crate::image::symbols::Name;
 use crate::image::{self, ImageError};
+use crate::layers::readers::Section;
 use crate::layers::{Held, Layers, Space};
 use crate::sys::libraries;
 use std::path::{Path, PathBuf};
@@ -106,28 +107,26 @@ impl Loader {
         let offered = if used.is_empty() {
             Offered::open(chosen, &names.join(", "))
         } else {
-            self.relocate_early(space, members, &files, &used)?;
+            self.relocate_early(space, members, &files)?;
             Offered::open(chosen, &names.join(", "))
         };
         let refused = |reason| failed(&names.join(", "), &members[missing[0].0], reason);
         Ok(Early { offered: offered.map_err(refused)?.map(Arc::new), members: used })
     }
 
-    /// Relocates members that are about to be called before they are bound. Should that not come to pass, they stay
-    /// mapped: a library may be bound to them that is never closed.
+    /// Relocates members that are about to be called before they are bound.
     fn relocate_early(
         &self,
         space: &Space,
         members: &mut [Member],
         files: &[LibraryFile],
-        used: &[usize],
     ) -> Result<(), LoadError> {
         let view = self.0.common.process.view();
         let mut early = Vec::with_capacity(members.len());
         // Images must not end while the lock is held.
         let held = Held::default();
         {
-            let _binding = self.0.common.binding.lock();
+            let binding = self.0.common.binding.lock();
             for (position, member) in members.iter().enumerate() {
                 let layers = Layers {
                     space,
@@ -136,6 +135,7 @@ impl Loader {
                     group: members,
                     position,
                     held: &held,
+                    section: Section::under(&binding),
                 };
                 let damaged = |source: ImageError| LoadError::Image { unit: member.name.to_string(), source };
                 let plan = bind::resolve(&member.mapped, member.module(), &layers, None).map_err(damaged)?;
@@ -158,9 +158,6 @@ impl Loader {
             // SAFETY: mapped just now, and nobody else has seen it.
             let applied = unsafe { bind::apply(&member.mapped, module, plan, true) }.map_err(damaged)?;
             member.early = Some(applied);
-        }
-        for at in used {
-            members[*at].mapped.mapping.keep(true);
         }
         Ok(())
     }
@@ -248,7 +245,6 @@ impl Early {
     pub(super) fn done<'a>(self, image: impl Fn(usize) -> Option<&'a Arc<image::Image>>) {
         let Some(offered) = self.offered else { return };
         for image in self.members.into_iter().filter_map(image) {
-            image.mapped().mapping.keep(false);
             offered.keep(Arc::clone(image));
         }
     }

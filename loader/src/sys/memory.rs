@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Size of a page; x86-64 Linux has no other.
 pub const PAGE: usize = 4096;
@@ -47,8 +47,6 @@ impl Access {
 pub struct Mapping {
     start: usize,
     length: usize,
-    /// Not given back.
-    kept: AtomicBool,
 }
 
 impl Mapping {
@@ -111,11 +109,6 @@ impl Mapping {
     /// Address of the first byte.
     pub fn start(&self) -> usize {
         self.start
-    }
-
-    /// Says whether it stays when this is dropped, because somebody may still call or look into it.
-    pub fn keep(&self, keep: bool) {
-        self.kept.store(keep, Ordering::Relaxed);
     }
 
     /// How many bytes.
