@@ -314,10 +314,19 @@ impl Runtime {
 
     fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Arc<hotbed_loader::image::Image>, Error> {
         let _span = tracing::debug_span!("map").entered();
-        self.inner
+        let image = self
+            .inner
             .loader
             .load_image(name, source)
-            .map_err(|source| Error::Bind { unit: name.to_owned(), source: Box::new(source) })
+            .map_err(|source| Error::Bind { unit: name.to_owned(), source: Box::new(source) })?;
+        let replaced = image.replaced_allocator();
+        if !replaced.is_empty() {
+            self.inner.observer.warning(&format!(
+                "{name} replaces {}: too late for the C library and all others that are loaded",
+                replaced.join(", ")
+            ));
+        }
+        Ok(image)
     }
 
     /// The unit of that name, if it is what is asked for.

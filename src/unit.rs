@@ -139,7 +139,7 @@ impl Unit {
     /// have no symbols any more.
     ///
     /// # Errors
-    /// When a [`Symbol`] of it is held or another unit is bound to it; then nothing changes.
+    /// When a [`Symbol`] of it is held, or another unit or an open library is bound to it; then nothing changes.
     pub fn unload(&self) -> Result<(), Error> {
         let fail = |reason: String| Error::Unload { unit: self.inner.name.clone(), reason };
         let mut body = self.inner.body.write();
@@ -192,7 +192,7 @@ impl Unit {
 
     /// Who is bound to it, in words.
     fn bound_by(&self) -> String {
-        let users: Vec<String> = match (self.inner.runtime.upgrade(), self.image()) {
+        let mut users: Vec<String> = match (self.inner.runtime.upgrade(), self.image()) {
             (Some(runtime), Some(image)) => runtime::units(&runtime)
                 .iter()
                 .filter(|unit| {
@@ -203,6 +203,7 @@ impl Unit {
                 .collect(),
             _ => Vec::new(),
         };
+        users.extend(self.image().iter().flat_map(|image| image.libraries_bound()));
         if users.is_empty() {
             "other units are bound to it".into()
         } else {

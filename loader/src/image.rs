@@ -360,6 +360,28 @@ impl Image {
         })
     }
 
+    /// The functions of the C library's allocator that it defines itself. They serve units and the libraries that are opened
+    /// for them only as far as these do not find the process's first: whatever was there before keeps its own.
+    pub fn replaced_allocator(&self) -> Vec<&'static str> {
+        const ALLOCATOR: [&str; 10] = [
+            "malloc",
+            "free",
+            "calloc",
+            "realloc",
+            "reallocarray",
+            "memalign",
+            "aligned_alloc",
+            "posix_memalign",
+            "valloc",
+            "malloc_usable_size",
+        ];
+        let defines = |name: &&str| {
+            let found = self.symbols().find(Name::new(name.as_bytes()), None);
+            found.is_some_and(|(_, symbol)| !symbol.is_shared())
+        };
+        ALLOCATOR.into_iter().filter(defines).collect()
+    }
+
     /// What it needs from elsewhere.
     pub fn imports(&self) -> Vec<Import> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

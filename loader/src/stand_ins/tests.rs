@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
 use crate::Image;
-use crate::testing::{Folder, load, loader};
+use crate::testing::{Folder, call, call_address, load, loader};
 use std::ffi::c_char;
 use std::process::Command;
 use std::sync::Arc;
@@ -144,4 +144,66 @@ fn a_unit_sees_what_an_executable_sees() {
     // Another thread has its own variables and errors.
     let other = Arc::clone(&image);
     assert_eq!(std::thread::spawn(move || as_unit(&other)).join().unwrap(), want);
+}
+
+/// What one unit asks about another.
+const ASKER: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+#include <stdlib.h>
+#include <string.h>
+int asker(void) { return 1; }
+int same(void) { return 10; }
+static int count(struct dl_phdr_info *i, size_t size, void *where) {
+  for (int k = 0; k < i->dlpi_phnum; k++) { char *start = (char *)i->dlpi_addr + i->dlpi_phdr[k].p_vaddr;
+    if (i->dlpi_phdr[k].p_type == PT_LOAD && (char *)where >= start && (char *)where < start + i->dlpi_phdr[k].p_memsz) return 1; }
+  return 0;
+}
+static unsigned long long adds, subs;
+static int counts(struct dl_phdr_info *i, size_t size, void *p) { adds = i->dlpi_adds; subs = i->dlpi_subs; return 0; }
+int loaded_or_unloaded(void) { dl_iterate_phdr(counts, 0); return (int)(adds + subs); }
+static void *other;
+int find(void) { other = dlsym(RTLD_DEFAULT, "landmark_of_other"); return other != 0; }
+int named(void) { Dl_info d; return dladdr(other, &d) && d.dli_sname && !strcmp(d.dli_sname, "landmark_of_other") && strstr(d.dli_fname, "other") != 0; }
+int listed(void) { return dl_iterate_phdr(count, other); }
+int own_first(void) { return ((int (*)(void))dlsym(RTLD_DEFAULT, "same"))(); }
+int next_one(void) { int (*f)(void) = (int (*)(void))dlsym(RTLD_NEXT, "same"); return f ? f() : -1; }
+int thread_value(void) { int *p = dlsym(RTLD_DEFAULT, "thread_of_other"); return p ? ++*p : -1; }
+int by_name(void) { Dl_info d; dladdr(other, &d); void *h = dlopen(d.dli_fname, RTLD_NOW); int (*f)(int) = h ? (int (*)(int))dlsym(h, "landmark_of_other") : 0;
+  int result = f == other && dlsym(h, "asker") == 0 && strstr(dlerror(), "undefined symbol: asker") != 0; struct link_map *m; result += 2 * (dlinfo(h, RTLD_DI_LINKMAP, &m) == 0 && !strcmp(m->l_name, d.dli_fname)); dlclose(h); return result; }
+static void *kept; int keep(void) { Dl_info d; dladdr(other, &d); kept = dlopen(d.dli_fname, RTLD_NOW); return kept != 0; }
+int give_back(void) { return dlclose(kept); }
+void *hidden_call(void) { return dlsym(RTLD_DEFAULT, "dlsym") == (void *)dlsym ? (void *)1 : 0; }
+"#;
+const OTHER: &str = "__thread int thread_of_other = 7; int landmark_of_other(int n) { return n + 1; } int same(void) { return 20; }";
+
+#[test]
+fn units_see_each_other_until_they_are_unloaded() {
+    let folder = Folder::new();
+    let loader = loader();
+    let asker = load(&loader, &folder.image("asker.c", ASKER, &[])).unwrap();
+    let before = call(&asker, "loaded_or_unloaded");
+    assert_eq!((call(&asker, "find"), call(&asker, "next_one")), (0, -1));
+    let other = load(&loader, &folder.image("other.c", OTHER, &[])).unwrap();
+    let during = call(&asker, "loaded_or_unloaded");
+    assert!(during > before);
+    for name in ["find", "named", "listed"] {
+        assert_eq!(call(&asker, name), 1, "{name}");
+    }
+    assert_eq!((call(&asker, "own_first"), call(&asker, "next_one")), (10, 20));
+    assert_eq!((call(&asker, "thread_value"), call(&asker, "thread_value")), (8, 9));
+    let again = Arc::clone(&asker);
+    assert_eq!(std::thread::spawn(move || call(&again, "thread_value")).join().unwrap(), 8);
+    assert_eq!(call(&asker, "by_name"), 3);
+    assert_ne!(call_address(&asker, "hidden_call"), 0);
+    // An open handle keeps it.
+    assert_eq!(call(&asker, "keep"), 1);
+    let weak = Arc::downgrade(&other);
+    drop(other);
+    assert!(weak.upgrade().is_some());
+    assert_eq!(call(&asker, "give_back"), 0);
+    assert!(weak.upgrade().is_none());
+    assert_eq!((call(&asker, "named"), call(&asker, "listed"), call(&asker, "find")), (0, 0, 0));
+    assert!(call(&asker, "loaded_or_unloaded") > during);
 }
