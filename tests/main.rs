@@ -18,6 +18,7 @@ mod mutated;
 mod named_image;
 mod names;
 mod profilers;
+mod seen;
 mod store;
 mod support;
 mod thread_locals;

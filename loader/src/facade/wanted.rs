@@ -200,10 +200,8 @@ fn translate(mut dynamic: Dynamic, segments: &[Extent]) -> Option<Dynamic> {
     {
         single(address)?;
     }
-    for versions in [&mut dynamic.needed_versions, &mut dynamic.defined_versions] {
-        if let Some((address, _)) = versions {
-            *address = offset(*address)?;
-        }
+    for (address, _) in [&mut dynamic.needed_versions, &mut dynamic.defined_versions].into_iter().flatten() {
+        *address = offset(*address)?;
     }
     Some(dynamic)
 }

@@ -206,8 +206,8 @@ impl Loader {
             let needs: Vec<_> = plans.iter().map(|plan| &*plan.members).collect();
             let groups = circles(&needs);
             let order: Vec<usize> = groups.iter().flatten().copied().collect();
-            let prepared =
-                assemble(self, space, std::mem::take(members), plans, applied, groups, &view, &held);
+            let relocated = plans.into_iter().zip(applied).collect();
+            let prepared = assemble(self, space, std::mem::take(members), relocated, groups, &view, &held);
             for one in &prepared {
                 space.add(&one.image);
             }
@@ -222,19 +222,18 @@ fn assemble(
     loader: &Loader,
     space: &Arc<Space>,
     members: Vec<Member>,
-    plans: Vec<Plan>,
-    applied: Vec<Applied>,
+    relocated: Vec<(Plan, Applied)>,
     groups: Vec<Vec<usize>>,
     view: &ProcessView,
     held: &Held,
 ) -> Vec<Prepared> {
     let places: Vec<u64> = members.iter().map(|_| space.next_place()).collect();
-    let mut parts: Vec<_> = members.into_iter().zip(plans).zip(applied).map(Some).collect();
+    let mut parts: Vec<_> = members.into_iter().zip(relocated).map(Some).collect();
     let mut done: Vec<Option<Prepared>> = parts.iter().map(|_| None).collect();
     for group in groups {
         let cycle = (group.len() > 1).then(Cycle::new);
         for at in group {
-            let Some(((member, plan), mut applied)) = parts[at].take() else { continue };
+            let Some((member, (plan, mut applied))) = parts[at].take() else { continue };
             let Member { name, mapped, module, mut libraries, early, began, mapped_at } = member;
             // Whoever was there early may still look at these.
             applied.references.extend(early.into_iter().flat_map(|early| early.references));
