@@ -7,7 +7,6 @@
 //! as it would bind them to an executable's. `write` makes its bytes, `wanted` finds out what a library wants.
 
 pub(crate) mod offer;
-pub(crate) mod search;
 pub(crate) mod wanted;
 pub(crate) mod write;
 

@@ -4,12 +4,13 @@ pub mod boundary;
 pub mod codec;
 pub mod debug;
 mod error;
+mod facade;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod facade;
 pub mod image;
 pub mod layers;
+pub mod libraries;
 mod loader;
 mod stand_ins;
 pub mod store;

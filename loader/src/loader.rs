@@ -11,7 +11,7 @@ mod needed;
 mod tests;
 mod units;
 
-pub(crate) use library::search_path;
+pub(crate) use library::search_of;
 pub use library::{Library, LibraryRequest};
 pub(crate) use load::Member;
 pub use namespace::{Namespace, NamespaceOptions};

@@ -129,7 +129,9 @@ fn files_say_what_they_want() {
          int defined(void) { return below() + elsewhere() + local + (perhaps ? perhaps() : 0); }",
         &[&link, "-lbelow", "-Wl,-rpath,$ORIGIN"],
     );
-    let files = closure(&path, |name| name == b"libc.so.6" || name.starts_with(b"ld-"));
+    let files = closure(&path, &crate::libraries::SearchPath::of_process(), |name| {
+        name == b"libc.so.6" || name.starts_with(b"ld-")
+    });
     let paths: Vec<_> = files.iter().map(|file| file.path().file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(paths, ["wants.so", "libbelow.so"]);
     let mut wanted: Vec<_> = files[0]

@@ -5,17 +5,19 @@
 //! costs microseconds. Everything is checked against the bounds of the file. A file that is damaged says nothing here:
 //! what is wrong with it is for `dlopen` to tell.
 
-use super::search::Search;
 use crate::image::dynamic::Dynamic;
 use crate::image::elf::{Rela, STB_WEAK, STT_TLS};
 use crate::image::headers::Range;
 use crate::image::place::{Place, Segment};
 use crate::image::symbols::{Name, Symbols};
+use crate::libraries::{self, SearchPath};
 use crate::sys::memory::Access;
 use crate::sys::view::FileView;
 use object::Endianness;
 use object::elf::{EM_X86_64, ET_DYN, FileHeader64, PT_DYNAMIC, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A library that may be opened, as its file describes it.
@@ -25,7 +27,8 @@ pub(crate) struct LibraryFile {
     /// Slices of `_view`; nothing of them is handed out for longer than `self`.
     symbols: Symbols,
     needed: Vec<Vec<u8>>,
-    search_path: Option<Vec<u8>>,
+    rpath: Option<Vec<u8>>,
+    runpath: Option<Vec<u8>>,
     /// The highest symbol that relocations refer to.
     referred: u32,
     _view: FileView,
@@ -98,7 +101,8 @@ impl LibraryFile {
         Some(Self {
             path: path.to_owned(),
             needed: dynamic.needed.iter().filter_map(|name| text(*name)).collect(),
-            search_path: dynamic.search_path.and_then(text),
+            rpath: dynamic.rpath.and_then(text),
+            runpath: dynamic.runpath.and_then(text),
             symbols,
             referred,
             _view: view,
@@ -115,9 +119,9 @@ impl LibraryFile {
         &self.needed
     }
 
-    /// `DT_RUNPATH`, or else `DT_RPATH`.
-    pub(crate) fn search_path(&self) -> Option<&[u8]> {
-        self.search_path.as_deref()
+    /// Where what it needs is looked for, given where it was looked for itself.
+    fn search(&self, search: &SearchPath) -> SearchPath {
+        search.through(&self.path, self.rpath.as_deref(), self.runpath.as_deref())
     }
 
     /// Whether it has a definition of `name`, of any version.
@@ -140,24 +144,31 @@ impl LibraryFile {
     }
 }
 
-/// The library at `path` and what it needs, breadth first, without what `is_loaded` knows by its name already.
-pub(crate) fn closure(path: &Path, is_loaded: impl Fn(&[u8]) -> bool) -> Vec<LibraryFile> {
-    let mut files: Vec<LibraryFile> = LibraryFile::open(path).into_iter().collect();
+/// The library at `path`, looked for in `search`, and what it needs, breadth first, without what `is_loaded` knows by its
+/// name already.
+pub(crate) fn closure(
+    path: &Path,
+    search: &SearchPath,
+    is_loaded: impl Fn(&[u8]) -> bool,
+) -> Vec<LibraryFile> {
+    let first = LibraryFile::open(path).map(|file| (file.search(search), file));
+    let mut files: Vec<(SearchPath, LibraryFile)> = first.into_iter().collect();
     let mut names: Vec<Vec<u8>> = Vec::new();
-    let mut search = Search::default();
     let mut next = 0;
-    while let Some(file) = files.get(next) {
+    while let Some((search, file)) = files.get(next) {
         let mut found = Vec::new();
         for name in file.needed() {
             if names.len() < MOST && !names.contains(name) && !is_loaded(name) {
                 names.push(name.clone());
-                found.extend(search.find(name, file.search_path(), file.path().parent()));
+                let path = libraries::find(OsStr::from_bytes(name), search);
+                let file = path.and_then(|path| LibraryFile::open(&path));
+                found.extend(file.map(|file| (file.search(search), file)));
             }
         }
-        files.extend(found.iter().filter_map(|path| LibraryFile::open(path)));
+        files.extend(found);
         next += 1;
     }
-    files
+    files.into_iter().map(|(_, file)| file).collect()
 }
 
 /// Where part of the file will be in memory.

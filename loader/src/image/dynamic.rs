@@ -11,8 +11,10 @@ pub(crate) struct Dynamic {
     pub(crate) needed: Vec<u64>,
     /// Its own name, as an offset into the strings.
     pub(crate) soname: Option<u64>,
-    /// Where its libraries are looked for first, as offsets into the strings: `DT_RUNPATH` or else `DT_RPATH`.
-    pub(crate) search_path: Option<u64>,
+    /// `DT_RPATH`, where its libraries are looked for, as an offset into the strings.
+    pub(crate) rpath: Option<u64>,
+    /// `DT_RUNPATH`, the same with less weight.
+    pub(crate) runpath: Option<u64>,
     /// The strings.
     pub(crate) strings: Option<Range>,
     /// The symbols.
@@ -69,7 +71,6 @@ impl Dynamic {
         let words = unsafe { place.copy::<u64>(range.address, (range.size / 8) as usize) }
             .ok_or(ImageError::Truncated("the dynamic section"))?;
         let mut dynamic = Self::default();
-        let mut rpath = None;
         let (mut strings, mut symbols_size) = ((None, 0), 24);
         let mut relocations = (None, 0);
         let mut jumps = (None, 0);
@@ -102,7 +103,7 @@ impl Dynamic {
                 12 => dynamic.init = Some(address),
                 13 => dynamic.fini = Some(address),
                 14 => dynamic.soname = Some(value),
-                15 => rpath = Some(value),
+                15 => dynamic.rpath = Some(value),
                 17 => dynamic.plain_relocations = true,
                 20 if value != 7 => dynamic.plain_relocations = true,
                 22 => dynamic.text_relocations = true,
@@ -111,7 +112,7 @@ impl Dynamic {
                 26 => fini_array.0 = Some(address),
                 27 => init_array.1 = value,
                 28 => fini_array.1 = value,
-                29 => dynamic.search_path = Some(value),
+                29 => dynamic.runpath = Some(value),
                 3 => dynamic.slots = Some(address),
                 24 => dynamic.bind_now = true,
                 30 => {
@@ -137,7 +138,6 @@ impl Dynamic {
             return Err(ImageError::Damaged("the size of its symbols"));
         }
         let range = |(address, size): (Option<u64>, u64)| address.map(|address| Range { address, size });
-        dynamic.search_path = dynamic.search_path.or(rpath);
         dynamic.strings = range(strings);
         dynamic.relocations = range(relocations);
         dynamic.jump_relocations = range(jumps);

@@ -1,13 +1,12 @@
 //! Ordinary shared libraries, opened by glibc.
 
-use crate::facade::search::{Search, folders};
-use crate::facade::wanted::LibraryFile;
-use crate::facade::{KeptFor, Offered};
+use crate::facade::{KeptFor, Offered, wanted};
 use crate::image::map::Mapped;
 use crate::layers::Closure;
+use crate::libraries::{self, LibraryFile, SearchPath, Tokens, expand};
 use crate::sys::libraries::Handle;
-use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::collections::HashSet;
+use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -98,34 +97,50 @@ impl Library {
         match request {
             LibraryRequest::Path(path) => Some(with_folder(path)),
             LibraryRequest::Name(name) => {
-                let plain = format!("lib{name}.so");
-                let mut search = Search::default();
-                let found = search.find(plain.as_bytes(), None, None);
-                found.filter(|path| LibraryFile::open(path).is_some()).or_else(|| {
-                    numbered(&plain).iter().find_map(|name| search.find(name.as_bytes(), None, None))
-                })
+                let search = SearchPath::of_process();
+                let mut files = libraries::candidates(name, &search)
+                    .filter_map(|name| libraries::find(OsStr::new(&name), &search));
+                files.find(|path| wanted::LibraryFile::open(path).is_some())
             }
         }
     }
 
-    /// Opens what an image needs: in the folders that it names itself, or else where `dlopen` looks.
+    /// Opens what an image needs, where the run-time linker would have looked for it if it had loaded the image.
     pub(crate) fn needed(
         name: &str,
         mapped: &Mapped,
         global: bool,
         offered: Option<Arc<Offered>>,
     ) -> Result<Arc<Self>, String> {
-        if !name.contains('/') {
-            for folder in search_path(mapped) {
-                let path = folder.join(name);
-                if path.exists() {
-                    let mut library = Self::open_path(&path, global, offered)?;
-                    library.asked = name.to_owned();
-                    return Ok(Arc::new(library));
-                }
-            }
+        if name.contains('/') {
+            let path = expand(name.as_bytes(), &Tokens::of_object(mapped.path.as_deref()))
+                .ok_or("an image from memory has no place that $ORIGIN could stand for")?;
+            return Self::open_called(name, &path, global, offered);
         }
-        Self::open_found(name, global, offered).map(Arc::new)
+        let c_name = CString::new(name).map_err(|_| "a zero byte in the name")?;
+        if let Some(handle) = Handle::loaded(&c_name, global) {
+            return Self::from_handle(handle, name.to_owned(), offered).map(Arc::new);
+        }
+        let search = search_of(mapped);
+        match search.find_in_front(OsStr::new(name)) {
+            Some(path) => {
+                // Kept until what needs them is open and keeps them itself.
+                let _inner = open_inherited(&path, &search, global, &mut HashSet::new());
+                Self::open_called(name, &path, global, offered)
+            }
+            None => Self::open_found(name, global, offered).map(Arc::new),
+        }
+    }
+
+    fn open_called(
+        name: &str,
+        path: &Path,
+        global: bool,
+        offered: Option<Arc<Offered>>,
+    ) -> Result<Arc<Self>, String> {
+        let mut library = Self::open_path(path, global, offered)?;
+        library.asked = name.to_owned();
+        Ok(Arc::new(library))
     }
 
     fn open_path(path: &Path, global: bool, offered: Option<Arc<Offered>>) -> Result<Self, String> {
@@ -143,18 +158,15 @@ impl Library {
         if name.is_empty() || name.contains('/') {
             return Err("not the name of a library".into());
         }
-        let plain = format!("lib{name}.so");
         // The file that linkers use may be missing, or a text that only linkers understand.
-        let first = match Self::open_found(&plain, global, offered.clone()) {
-            Ok(library) => return Ok(library),
-            Err(reason) => reason,
-        };
-        for candidate in numbered(&plain) {
-            if let Ok(library) = Self::open_found(&candidate, global, offered.clone()) {
-                return Ok(library);
-            }
+        let mut first = None;
+        for candidate in libraries::candidates(name, &SearchPath::of_process()) {
+            match Self::open_found(&candidate, global, offered.clone()) {
+                Ok(library) => return Ok(library),
+                Err(reason) => first.get_or_insert(reason),
+            };
         }
-        Err(first)
+        Err(first.unwrap_or_else(|| "not found".into()))
     }
 
     fn from_handle(handle: Handle, asked: String, offered: Option<Arc<Offered>>) -> Result<Self, String> {
@@ -179,41 +191,44 @@ impl fmt::Debug for Library {
     }
 }
 
-/// The folders that an image wants its libraries looked for in.
-pub(crate) fn search_path(mapped: &Mapped) -> Vec<PathBuf> {
-    let text = mapped.dynamic.search_path.and_then(|offset| mapped.symbols.text(offset));
-    // An image from memory has no place of its own.
-    text.map_or_else(Vec::new, |text| folders(text, mapped.path.as_deref().and_then(Path::parent)))
+/// Where libraries are looked for that an image needs.
+pub(crate) fn search_of(mapped: &Mapped) -> SearchPath {
+    let text = |offset: Option<u64>| offset.and_then(|offset| mapped.symbols.text(offset));
+    let dynamic = &mapped.dynamic;
+    SearchPath::of_process().on_behalf_of(mapped.path.as_deref(), text(dynamic.rpath), text(dynamic.runpath))
 }
 
-/// Names of libraries that are `plain` with a number after it, highest first: those in the run-time linker's cache
-/// and in the folders it looks into.
-fn numbered(plain: &str) -> Vec<String> {
-    let prefix = format!("{plain}.");
-    let mut found = BTreeSet::new();
-    let mut add = |name: &str| {
-        if let Some(rest) = name.strip_prefix(&prefix)
-            && let Some(numbers) =
-                rest.split('.').map(|number| number.parse::<u32>().ok()).collect::<Option<Vec<_>>>()
-        {
-            found.insert((numbers, name.to_owned()));
+/// Opens what the library at `path` needs and glibc would not find: it knows nothing of images, so it does not search the
+/// `DT_RPATH` that a library inherits from one. Once they are open, glibc knows them by the names they give themselves.
+/// What cannot be opened is left for glibc to complain about.
+fn open_inherited(
+    path: &Path,
+    search: &SearchPath,
+    global: bool,
+    seen: &mut HashSet<Vec<u8>>,
+) -> Vec<Handle> {
+    let mut opened = Vec::new();
+    if !search.hands_down() {
+        return opened;
+    }
+    let Some(needs) = LibraryFile::open(path).and_then(|file| file.needs()) else { return opened };
+    let search = search.through(path, needs.rpath.as_deref(), needs.runpath.as_deref());
+    for name in needs.needed {
+        if name.contains(&b'/') || !seen.insert(name.clone()) {
+            continue;
         }
-    };
-    if let Ok(cache) = std::fs::read("/etc/ld.so.cache") {
-        for name in cache.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok()) {
-            add(name);
+        let Ok(c_name) = CString::new(name) else { continue };
+        if Handle::loaded(&c_name, global).is_some() {
+            continue;
+        }
+        let Some(found) = search.find_in_front(OsStr::from_bytes(c_name.to_bytes())) else { continue };
+        opened.extend(open_inherited(&found, &search, global, seen));
+        if let Ok(c_path) = CString::new(found.as_os_str().as_bytes()) {
+            opened.extend(Handle::open(&c_path, global));
         }
     }
-    let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let folders = path.split([':', ';']).filter(|folder| !folder.is_empty());
-    let usual =
-        ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
-    for folder in folders.chain(usual) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            if let Some(name) = entry.file_name().to_str() {
-                add(name);
-            }
-        }
-    }
-    found.into_iter().rev().map(|(_, name)| name).collect()
+    opened
 }
+
+#[cfg(test)]
+mod tests;

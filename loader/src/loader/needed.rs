@@ -5,12 +5,11 @@
 //! call what they were offered (the C++ library asks for memory). So images whose definitions are offered are relocated
 //! before, as far as it can be known then what their symbols stand for, and once more when everything is.
 
-use super::library::search_path;
+use super::library::search_of;
 use super::load::unresolved;
 use super::{Library, LibraryRequest, Loader, Member, seen_by};
 use crate::error::LoadError;
 use crate::facade::offer::{Chosen, Source, all, choose};
-use crate::facade::search::Search;
 use crate::facade::wanted::{LibraryFile, closure};
 use crate::facade::{Facade, Offered};
 use crate::image::bind;
@@ -19,8 +18,10 @@ use crate::image::symbols::Name;
 use crate::image::{self, ImageError};
 use crate::layers::readers::Section;
 use crate::layers::{Held, Layers, Space};
-use crate::sys::libraries;
-use std::path::{Path, PathBuf};
+use crate::libraries::{self, SearchPath};
+use crate::sys::libraries::is_named;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What members of a group were opened to, and which of them.
@@ -74,14 +75,14 @@ impl Loader {
         members: &mut [Member],
         missing: &[(usize, String)],
     ) -> Result<Early, LoadError> {
-        let mut search = Search::default();
         let mut files: Vec<LibraryFile> = Vec::new();
         let mut names = Vec::new();
         for (at, name) in missing {
-            let Some(path) = file_of(&mut search, name, &members[*at].mapped) else { continue };
+            let search = search_of(&members[*at].mapped);
+            let Some(path) = libraries::find(OsStr::new(name), &search) else { continue };
             let known = |path: &Path| files.iter().any(|file| file.path() == path);
-            if !known(&path) && !libraries::is_named(Path::new(name)) {
-                let more = closure(&path, |name| self.has_library(name));
+            if !known(&path) && !is_named(Path::new(name)) {
+                let more = closure(&path, &search, |name| self.has_library(name));
                 let more: Vec<_> = more.into_iter().filter(|file| !known(file.path())).collect();
                 files.extend(more);
                 names.push(name.as_str());
@@ -199,10 +200,10 @@ impl Loader {
     ) -> Result<Option<Arc<Offered>>, String> {
         let images = seen_by(space);
         let images: Vec<_> = images.iter().filter(|image| image.wait()).collect();
-        if images.is_empty() || libraries::is_named(path) {
+        if images.is_empty() || is_named(path) {
             return Ok(None);
         }
-        let files = closure(path, |name| self.has_library(name));
+        let files = closure(path, &SearchPath::of_process(), |name| self.has_library(name));
         let sources: Vec<_> = images.into_iter().map(Source::Loaded).collect();
         let process = &self.0.common.process;
         let own = |_| self.0.options.global_libraries;
@@ -236,7 +237,7 @@ impl Loader {
         let process = &self.0.common.process;
         process.has_from_start(&text)
             || process.opened(|library| library.is_called(&text)).is_some()
-            || libraries::is_named(Path::new(&*text))
+            || is_named(Path::new(&*text))
     }
 }
 
@@ -254,17 +255,6 @@ impl Early {
 fn is_in(files: &[LibraryFile], mapped: &Mapped, index: u32) -> bool {
     let name = mapped.symbols.get(index).and_then(|symbol| mapped.symbols.text(symbol.name.into()));
     name.is_none_or(|name| files.iter().any(|file| file.defines(Name::new(name))))
-}
-
-/// The file that will be opened for an image that needs a library of this name.
-fn file_of(search: &mut Search, name: &str, mapped: &Mapped) -> Option<PathBuf> {
-    if !name.contains('/') {
-        let mut places = search_path(mapped).into_iter().map(|folder| folder.join(name));
-        if let Some(path) = places.find(|path| path.exists()) {
-            return Some(path);
-        }
-    }
-    search.find(name.as_bytes(), None, None)
 }
 
 fn failed(name: &str, member: &Member, reason: String) -> LoadError {

@@ -6,7 +6,7 @@
 use super::errors;
 use super::handles::{self, Meaning};
 use crate::image::{Image, registry};
-use crate::loader::{search_path, seen_by};
+use crate::loader::{search_of, seen_by};
 use crate::sys::linker;
 use std::arch::naked_asm;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
@@ -78,8 +78,7 @@ fn in_run_path(asker: &Image, name: &CStr) -> Option<CString> {
         return None;
     }
     let plain = OsStr::from_bytes(name.to_bytes());
-    let mut places = search_path(asker.mapped()).into_iter().map(|folder| folder.join(plain));
-    let found = places.find(|path| path.exists())?;
+    let found = search_of(asker.mapped()).find_in_front(plain)?;
     CString::new(found.into_os_string().into_vec()).ok()
 }
 

@@ -35,6 +35,19 @@ impl Handle {
         if handle.is_null() { Err(last_error()) } else { Ok(Self(handle)) }
     }
 
+    /// The library that is loaded under `name`, by path or by the name that it gives itself; `None` when there is none.
+    pub(crate) fn loaded(name: &CStr, global: bool) -> Option<Self> {
+        let scope = if global { libc::RTLD_GLOBAL } else { libc::RTLD_LOCAL };
+        // SAFETY: a terminated name. RTLD_NOLOAD loads nothing, so no code of a library runs.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD | scope) };
+        if handle.is_null() {
+            last_error();
+            None
+        } else {
+            Some(Self(handle))
+        }
+    }
+
     /// The address of `name` in the library or what it needs.
     pub(crate) fn symbol(&self, name: &CStr) -> Option<usize> {
         // SAFETY: an open handle and a terminated name.
@@ -130,6 +143,25 @@ pub(crate) fn nearest(address: usize) -> Option<Nearest> {
             symbol: (!info.dli_sname.is_null()).then(|| (text(info.dli_sname), info.dli_saddr as usize)),
         })
     }
+}
+
+/// glibc's version, major and minor number.
+pub(crate) fn glibc_version() -> Option<(u32, u32)> {
+    // SAFETY: it gives a terminated text that stays.
+    let text = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
+    let mut numbers = text.to_str().ok()?.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+/// The kernel's name for the processor, `x86_64`.
+pub(crate) fn kernel_platform() -> Option<&'static str> {
+    // SAFETY: any number may be asked for; 0 means that there is no such entry.
+    let text = unsafe { libc::getauxval(libc::AT_PLATFORM) };
+    if text == 0 {
+        return None;
+    }
+    // SAFETY: the kernel put a terminated text there, beside the program's arguments, and it stays.
+    unsafe { CStr::from_ptr(text as *const c_char) }.to_str().ok()
 }
 
 fn last_error() -> String {
