@@ -13,6 +13,7 @@ pub mod layers;
 pub mod libraries;
 mod loader;
 mod stand_ins;
+pub mod on_demand;
 pub mod store;
 pub mod sys;
 #[cfg(test)]

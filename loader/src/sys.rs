@@ -6,6 +6,7 @@ pub(crate) mod exit;
 pub mod files;
 pub(crate) mod libraries;
 pub(crate) mod linker;
+pub(crate) mod mapped_file;
 pub mod memory;
 pub mod processes;
 pub mod sockets;
