@@ -40,6 +40,7 @@ pub struct RuntimeBuilder {
     program: Option<ProgramArguments>,
     global_libraries: bool,
     debug: DebugSettings,
+    autoload: bool,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -131,6 +132,14 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether symbols that nobody has are looked for in the libraries of the system, and the libraries that have them are
+    /// opened, which runs their constructors. The observer is told which, and warned when several would do. Not done, if
+    /// nothing is said.
+    pub fn autoload(mut self, autoload: bool) -> Self {
+        self.autoload = autoload;
+        self
+    }
+
     /// Who is told what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -149,7 +158,7 @@ impl RuntimeBuilder {
     /// # Errors
     /// When limits make no sense.
     pub fn build(self) -> Result<Runtime, Error> {
-        let Self { cache, back_end, color, program, global_libraries, debug, observer } = self;
+        let Self { cache, back_end, color, program, global_libraries, autoload, debug, observer } = self;
         if back_end.time_limit == Some(Duration::ZERO) || back_end.memory_limit == Some(0) {
             return Err(Error::Build { reason: "a limit of zero leaves nothing to compile with".into() });
         }
@@ -162,7 +171,7 @@ impl RuntimeBuilder {
         let debug = debug.options(&observer);
         let loader =
             Loader::new(LoaderOptions { global_libraries, program, debug, ..LoaderOptions::default() });
-        Ok(Runtime::assemble(loader, BackEnds::new(back_end), cache, color, observer))
+        Ok(Runtime::assemble(loader, BackEnds::new(back_end), cache, autoload, color, observer))
     }
 }
 

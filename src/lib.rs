@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod autoload;
 mod back_end;
 mod builder;
 mod cache;

@@ -1,5 +1,6 @@
 //! The runtime: units by name, and how each of them comes to be.
 
+use crate::autoload::Autoload;
 use crate::back_end::BackEnds;
 use crate::builder::RuntimeBuilder;
 use crate::cache::Cache;
@@ -16,7 +17,7 @@ use hotbed_loader::boundary::{Content, Failure, FailureKind, Reply, Request};
 use hotbed_loader::image::ImageSource;
 use hotbed_loader::store::Key;
 use hotbed_loader::sys::files::{self, Stamp};
-use hotbed_loader::{LibraryRequest, LoadError, Loader};
+use hotbed_loader::{Layer, Library, LibraryRequest, LoadError, Loader};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     loader: Loader,
     back_ends: BackEnds,
     cache: Cache,
+    autoload: Option<Autoload>,
     color: bool,
     observer: Arc<dyn Observer>,
     units: Mutex<HashMap<String, Unit>>,
@@ -64,6 +66,7 @@ impl Runtime {
         loader: Loader,
         back_ends: BackEnds,
         cache: Option<PathBuf>,
+        autoload: bool,
         color: bool,
         observer: Arc<dyn Observer>,
     ) -> Self {
@@ -71,6 +74,7 @@ impl Runtime {
             loader,
             back_ends,
             cache: Cache::new(cache),
+            autoload: autoload.then(Autoload::default),
             color,
             observer,
             units: Mutex::new(HashMap::new()),
@@ -327,6 +331,35 @@ impl Runtime {
             ));
         }
         Ok(image)
+        self.map_on_demand(name, source)
+            .map_err(|source| Error::Bind { unit: name.to_owned(), source: Box::new(source) })
+    }
+
+    /// Maps an image, with libraries opened on demand for what nobody has, as often as that helps.
+    fn map_on_demand(
+        &self,
+        name: &str,
+        source: ImageSource<'_>,
+    ) -> Result<Arc<hotbed_loader::image::Image>, LoadError> {
+        let Inner { loader, cache, observer, .. } = &*self.inner;
+        // Held until the image is bound and holds what it is bound to.
+        let mut opened: Vec<Arc<Library>> = Vec::new();
+        loop {
+            let error = match (loader.load_image(name, source), &self.inner.autoload) {
+                (Err(error), Some(autoload)) => (error, autoload),
+                (result, _) => return result,
+            };
+            let (LoadError::Unresolved { unit, symbols, mut asked }, autoload) = error else {
+                return Err(error.0);
+            };
+            let mut new = autoload.open(name, &symbols, loader, cache, &**observer);
+            new.retain(|library| !opened.iter().any(|known| Arc::ptr_eq(known, library)));
+            if new.is_empty() {
+                asked.push(Layer::OnDemand);
+                return Err(LoadError::Unresolved { unit, symbols, asked });
+            }
+            opened.append(&mut new);
+        }
     }
 
     /// The unit of that name, if it is what is asked for.

@@ -62,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) gdb: bool,
     /// `--jitdump DIR`.
     pub(crate) jitdump: Option<&'static Path>,
+    /// `--autoload`.
+    pub(crate) autoload: bool,
     /// `--verbose`.
     pub(crate) verbose: bool,
     /// `--timings`, `--timings=json`.
@@ -304,6 +306,7 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
             "--no-cache" if joined.is_none() => options.no_cache = true,
             "--isolate" if joined.is_none() => options.isolate = true,
             "--gdb" if joined.is_none() => options.gdb = true,
+            "--autoload" if joined.is_none() => options.autoload = true,
             "--verbose" if joined.is_none() => options.verbose = true,
             "--help" | "-h" if joined.is_none() => options.help = true,
             "--entry" => options.entry = Some(utf8(value()?)?),

@@ -21,6 +21,7 @@ pub(crate) fn runtime(
     } else if let Some(dir) = options.cache_dir {
         builder = builder.cache_dir(dir);
     }
+    builder = builder.autoload(options.autoload);
     if options.isolate {
         builder = builder.isolation(Isolation::Process);
     }

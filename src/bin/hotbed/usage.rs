@@ -22,6 +22,7 @@ Options:
   --no-cache           neither read nor write the store
   --cache-dir DIR      where the store is [default: $XDG_CACHE_HOME/hotbed or ~/.cache/hotbed]
   --isolate            compile in a worker process
+  --autoload           look for libraries that have unresolved symbols, and load them
   --gdb                tell gdb about the code: run `gdb --args hotbed run --gdb -g FILE...`
   --jitdump DIR        tell perf about code that has no file, by DIR/jit-PID.dump (`perf record -k 1`, `perf inject --jit`)
   --timings[=json]     to standard error, at exit: phases in ms, and counts

@@ -1,0 +1,111 @@
+//! Libraries opened on demand: what a unit refers to and nobody has is looked for in the libraries of the system.
+
+use crate::cache::Cache;
+use crate::observer::Observer;
+use hotbed_loader::on_demand::{Answer, OnDemand, Wanted};
+use hotbed_loader::{Library, LibraryRequest, Loader, Unresolved};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// The libraries that a runtime may open on demand.
+#[derive(Default)]
+pub(crate) struct Autoload {
+    index: OnceLock<OnDemand>,
+}
+
+/// What is told about a symbol that several libraries have.
+const NAMED: usize = 3;
+
+impl Autoload {
+    /// Opens the libraries that have these `symbols`, which `unit` refers to. Whoever gets them holds them until the unit
+    /// is bound to them.
+    pub(crate) fn open(
+        &self,
+        unit: &str,
+        symbols: &[Unresolved],
+        loader: &Loader,
+        cache: &Cache,
+        observer: &dyn Observer,
+    ) -> Vec<Arc<Library>> {
+        let index = self.index.get_or_init(|| OnDemand::new(cache.store(observer).map(|store| store.root())));
+        let wanted: Vec<Wanted<'_>> = symbols
+            .iter()
+            .map(|symbol| (symbol.name.as_bytes(), symbol.version.as_ref().map(String::as_bytes)))
+            .collect();
+        let mut plan: Vec<Wish<'_>> = Vec::new();
+        for (symbol, answer) in symbols.iter().zip(index.find_all(&wanted)) {
+            match answer {
+                Answer::Found { library, others } => {
+                    if !others.is_empty() {
+                        observer.warning(&ambiguity(unit, symbol, &library, &others));
+                    }
+                    match plan.iter_mut().find(|wish| wish.library == library) {
+                        Some(wish) => wish.symbols.push(symbol),
+                        None => plan.push(Wish { library, others, symbols: vec![symbol] }),
+                    }
+                }
+                Answer::Refused { interposer } => observer.warning(&format!(
+                    "{unit}: {symbol} is in {} only, which is made to stand in front of other libraries and is never \
+                     loaded on demand",
+                    interposer.display()
+                )),
+                Answer::Nobody => observer.note(&format!("{unit}: {symbol} is in no library of the system")),
+            }
+        }
+        plan.iter().filter_map(|wish| wish.open(unit, loader, observer)).collect()
+    }
+}
+
+/// A library that shall be opened.
+struct Wish<'a> {
+    library: PathBuf,
+    /// Those that have the first symbol as well.
+    others: Vec<PathBuf>,
+    symbols: Vec<&'a Unresolved>,
+}
+
+impl Wish<'_> {
+    /// Opens it, or the next best if it cannot be opened.
+    fn open(&self, unit: &str, loader: &Loader, observer: &dyn Observer) -> Option<Arc<Library>> {
+        let symbols: Vec<String> = self.symbols.iter().map(ToString::to_string).collect();
+        for path in std::iter::once(&self.library).chain(&self.others) {
+            match loader.open_library(LibraryRequest::Path(path)) {
+                Ok(library) => {
+                    let (path, symbols) = (path.display(), symbols.join(", "));
+                    observer.note(&format!("{unit}: loaded on demand: {path} for {symbols}"));
+                    return Some(library);
+                }
+                Err(error) => observer.warning(&format!("{unit}: on demand: {error}")),
+            }
+        }
+        None
+    }
+}
+
+fn ambiguity(unit: &str, symbol: &Unresolved, library: &Path, others: &[PathBuf]) -> String {
+    let mut named: Vec<String> = others.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+    if others.len() > NAMED {
+        named.push(format!("{} more", others.len() - NAMED));
+    }
+    format!(
+        "{unit}: several libraries have {symbol}: taken is {}; also in {}",
+        library.display(),
+        named.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_many_libraries_are_named() {
+        let others: Vec<PathBuf> = (0..5).map(|number| format!("/lib/lib{number}.so").into()).collect();
+        let symbol = Unresolved::new("f", None);
+        assert_eq!(
+            ambiguity("u", &symbol, Path::new("/lib/liba.so"), &others),
+            "u: several libraries have f: taken is /lib/liba.so; also in /lib/lib0.so, /lib/lib1.so, /lib/lib2.so, \
+             2 more"
+        );
+    }
+}
