@@ -13,12 +13,12 @@ pub(crate) struct Autoload {
     index: OnceLock<OnDemand>,
 }
 
-/// What is told about a symbol that several libraries have.
+/// How many of several libraries that have a symbol are named.
 const NAMED: usize = 3;
 
 impl Autoload {
-    /// Opens the libraries that have these `symbols`, which `unit` refers to. Whoever gets them holds them until the unit
-    /// is bound to them.
+    /// Opens the libraries that have these `symbols`, which `unit` refers to; none when one of the symbols is nowhere, for then the
+    /// unit cannot be loaded anyway. Whoever gets them holds them until the unit is bound to them.
     pub(crate) fn open(
         &self,
         unit: &str,
@@ -33,24 +33,31 @@ impl Autoload {
             .map(|symbol| (symbol.name.as_bytes(), symbol.version.as_ref().map(String::as_bytes)))
             .collect();
         let mut plan: Vec<Wish<'_>> = Vec::new();
+        let mut missing = false;
         for (symbol, answer) in symbols.iter().zip(index.find_all(&wanted)) {
             match answer {
                 Answer::Found { library, others } => {
-                    if !others.is_empty() {
-                        observer.warning(&ambiguity(unit, symbol, &library, &others));
-                    }
                     match plan.iter_mut().find(|wish| wish.library == library) {
-                        Some(wish) => wish.symbols.push(symbol),
-                        None => plan.push(Wish { library, others, symbols: vec![symbol] }),
+                        Some(wish) => wish.symbols.push((symbol, others)),
+                        None => plan.push(Wish { library, symbols: vec![(symbol, others)] }),
                     }
                 }
-                Answer::Refused { interposer } => observer.warning(&format!(
-                    "{unit}: {symbol} is in {} only, which is made to stand in front of other libraries and is never \
-                     loaded on demand",
-                    interposer.display()
-                )),
-                Answer::Nobody => observer.note(&format!("{unit}: {symbol} is in no library of the system")),
+                Answer::Refused { interposer } => {
+                    missing = true;
+                    observer.warning(&format!(
+                        "{unit}: {symbol} is in {} only, which is made to stand in front of other libraries and is \
+                         never loaded on demand",
+                        interposer.display()
+                    ));
+                }
+                Answer::Nobody => {
+                    missing = true;
+                    observer.note(&format!("{unit}: {symbol} is in no library of the system"));
+                }
             }
+        }
+        if missing {
+            return Vec::new();
         }
         plan.iter().filter_map(|wish| wish.open(unit, loader, observer)).collect()
     }
@@ -59,20 +66,30 @@ impl Autoload {
 /// A library that shall be opened.
 struct Wish<'a> {
     library: PathBuf,
-    /// Those that have the first symbol as well.
-    others: Vec<PathBuf>,
-    symbols: Vec<&'a Unresolved>,
+    /// What for, and which other libraries have each symbol.
+    symbols: Vec<(&'a Unresolved, Vec<PathBuf>)>,
 }
 
 impl Wish<'_> {
-    /// Opens it, or the next best if it cannot be opened.
+    /// Opens it, or if it cannot be opened the next best for its first symbol.
     fn open(&self, unit: &str, loader: &Loader, observer: &dyn Observer) -> Option<Arc<Library>> {
-        let symbols: Vec<String> = self.symbols.iter().map(ToString::to_string).collect();
-        for path in std::iter::once(&self.library).chain(&self.others) {
+        let others = self.symbols.iter().take(1).flat_map(|(_, others)| others);
+        for path in std::iter::once(&self.library).chain(others) {
             match loader.open_library(LibraryRequest::Path(path)) {
                 Ok(library) => {
-                    let (path, symbols) = (path.display(), symbols.join(", "));
-                    observer.note(&format!("{unit}: loaded on demand: {path} for {symbols}"));
+                    let names: Vec<String> =
+                        self.symbols.iter().map(|(symbol, _)| symbol.to_string()).collect();
+                    let names = names.join(", ");
+                    observer.note(&format!("{unit}: loaded on demand: {} for {names}", path.display()));
+                    for (symbol, others) in &self.symbols {
+                        let others: Vec<&PathBuf> = std::iter::once(&self.library)
+                            .chain(others)
+                            .filter(|other| *other != path)
+                            .collect();
+                        if !others.is_empty() {
+                            observer.warning(&ambiguity(unit, symbol, path, &others));
+                        }
+                    }
                     return Some(library);
                 }
                 Err(error) => observer.warning(&format!("{unit}: on demand: {error}")),
@@ -82,16 +99,13 @@ impl Wish<'_> {
     }
 }
 
-fn ambiguity(unit: &str, symbol: &Unresolved, library: &Path, others: &[PathBuf]) -> String {
+fn ambiguity(unit: &str, symbol: &Unresolved, library: &Path, others: &[&PathBuf]) -> String {
     let mut named: Vec<String> = others.iter().take(NAMED).map(|path| path.display().to_string()).collect();
     if others.len() > NAMED {
         named.push(format!("{} more", others.len() - NAMED));
     }
-    format!(
-        "{unit}: several libraries have {symbol}: taken is {}; also in {}",
-        library.display(),
-        named.join(", ")
-    )
+    let (library, others) = (library.display(), named.join(", "));
+    format!("{unit}: several libraries have {symbol}: taken is {library}; also in {others}")
 }
 
 #[cfg(test)]
@@ -101,6 +115,7 @@ mod tests {
     #[test]
     fn few_of_many_libraries_are_named() {
         let others: Vec<PathBuf> = (0..5).map(|number| format!("/lib/lib{number}.so").into()).collect();
+        let others: Vec<&PathBuf> = others.iter().collect();
         let symbol = Unresolved::new("f", None);
         assert_eq!(
             ambiguity("u", &symbol, Path::new("/lib/liba.so"), &others),
