@@ -59,7 +59,24 @@ impl Autoload {
         if missing {
             return Vec::new();
         }
-        plan.iter().filter_map(|wish| wish.open(unit, loader, observer)).collect()
+        let mut opened = Vec::new();
+        // A library may refer to what another one of them has without saying so: it can be opened after that.
+        loop {
+            let before = plan.len();
+            plan.retain(|wish| match loader.open_library(LibraryRequest::Path(&wish.library)) {
+                Ok(library) => {
+                    wish.tell(unit, &wish.library, observer);
+                    opened.push(library);
+                    false
+                }
+                Err(_) => true,
+            });
+            if plan.len() == before || plan.is_empty() {
+                break;
+            }
+        }
+        opened.extend(plan.iter().filter_map(|wish| wish.open_any(unit, loader, observer)));
+        opened
     }
 }
 
@@ -71,25 +88,26 @@ struct Wish<'a> {
 }
 
 impl Wish<'_> {
-    /// Opens it, or if it cannot be opened the next best for its first symbol.
-    fn open(&self, unit: &str, loader: &Loader, observer: &dyn Observer) -> Option<Arc<Library>> {
+    /// Says that `library` has been opened for it.
+    fn tell(&self, unit: &str, library: &Path, observer: &dyn Observer) {
+        let names: Vec<String> = self.symbols.iter().map(|(symbol, _)| symbol.to_string()).collect();
+        observer.note(&format!("{unit}: loaded on demand: {} for {}", library.display(), names.join(", ")));
+        for (symbol, others) in &self.symbols {
+            let all = std::iter::once(&self.library).chain(others);
+            let others: Vec<&PathBuf> = all.filter(|other| *other != library).collect();
+            if !others.is_empty() {
+                observer.warning(&ambiguity(unit, symbol, library, &others));
+            }
+        }
+    }
+
+    /// Opens it or, as it cannot be opened, the next best for its first symbol, and says what is wrong.
+    fn open_any(&self, unit: &str, loader: &Loader, observer: &dyn Observer) -> Option<Arc<Library>> {
         let others = self.symbols.iter().take(1).flat_map(|(_, others)| others);
         for path in std::iter::once(&self.library).chain(others) {
             match loader.open_library(LibraryRequest::Path(path)) {
                 Ok(library) => {
-                    let names: Vec<String> =
-                        self.symbols.iter().map(|(symbol, _)| symbol.to_string()).collect();
-                    let names = names.join(", ");
-                    observer.note(&format!("{unit}: loaded on demand: {} for {names}", path.display()));
-                    for (symbol, others) in &self.symbols {
-                        let others: Vec<&PathBuf> = std::iter::once(&self.library)
-                            .chain(others)
-                            .filter(|other| *other != path)
-                            .collect();
-                        if !others.is_empty() {
-                            observer.warning(&ambiguity(unit, symbol, path, &others));
-                        }
-                    }
+                    self.tell(unit, path, observer);
                     return Some(library);
                 }
                 Err(error) => observer.warning(&format!("{unit}: on demand: {error}")),

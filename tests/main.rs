@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
 mod as_executed;
+mod autoload;
 mod bad_input;
 mod beginning_and_end;
 mod build_image;
@@ -14,6 +15,7 @@ mod exceptions;
 mod image_shape;
 mod inputs;
 mod libraries;
+mod library_paths;
 mod mutated;
 mod named_image;
 mod names;

@@ -16,7 +16,7 @@
 //! | `generated` | sources and images that the bench makes up |
 //! | `template` | many tiny images out of one |
 //! | `memory` | what the system says about this process's memory |
-//! | `peers` | what Hotbed is compared with in process: `dlopen`, LLJIT |
+//! | `peers` | what Hotbed is compared with in process: `dlopen`, LLJIT, LibraryResolver |
 //! | `runner` | each row in a process of its own |
 //! | `report` | the table, JSON, Markdown and the plot |
 

@@ -2,5 +2,6 @@
 //! nothing between that would make the peer slower than it is.
 
 pub(crate) mod floor;
+pub(crate) mod library_resolver;
 pub(crate) mod lljit;
 pub(crate) mod shared_library;

@@ -1,6 +1,7 @@
 //! The rows, one file a topic. A new row is a function that gives an outcome, a line in its topic's table, and a bar in
 //! `bench/bars.tsv`.
 
+mod autoload;
 mod calls;
 pub(crate) mod compile;
 mod image;
@@ -35,6 +36,8 @@ pub(crate) const ALL: &[Row] = &[
     lookup::LOOKUP_HIT,
     lookup::LOOKUP_MISS,
     calls::IMPORT_CALL,
+    autoload::AUTOLOAD_HIT,
+    autoload::AUTOLOAD_MISS,
     throw::THROW_10000,
     throw::THROW_LOAD,
     scale::UNITS_100000,
@@ -49,6 +52,8 @@ pub(crate) const SIDES: &[Side] = &[
     images::PEER_MEMORY,
     lookup::OUR_LOOKUP,
     lookup::PEER_LOOKUP,
+    autoload::OUR_HIT,
+    autoload::PEER_HIT,
     throw::AMONG_UNITS,
     throw::AFTER_LOADS,
     scale::UNITS,

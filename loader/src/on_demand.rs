@@ -144,6 +144,11 @@ impl OnDemand {
         answers(&index, wanted, true).unwrap_or_else(|_| vec![Answer::Nobody; wanted.len()])
     }
 
+    /// The folders whose libraries are known, by canonical path, in the order of search.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        survey::folders(&self.search)
+    }
+
     /// How many files of libraries were read to build or mend the index, by this value.
     pub fn libraries_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)

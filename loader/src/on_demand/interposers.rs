@@ -76,10 +76,9 @@ const NEVER: &[&str] = &[
     "libvglfaker",
     "libMangoHud",
     "libgamemodeauto",
-    // Other C libraries, and the run-time linker.
+    // Other C libraries.
     "libc.musl-",
     "libdietc",
-    "ld-",
 ];
 
 /// Whether the library at `path` is one of them.

@@ -28,30 +28,35 @@ pub(super) struct File {
     pub(super) has_linker_name: bool,
 }
 
-/// Looks at all places in which libraries are found without the object's help: the folders of `LD_LIBRARY_PATH`, those
-/// that the cache leads to (in the order of their names, but the default folders last), the default folders.
+/// Looks at all places in which libraries are found without the object's help.
 pub(super) fn survey(path: &SearchPath) -> Survey {
-    let mut seen = Vec::new();
-    let mut from_cache = BTreeSet::new();
-    if let Some(file) = path.cache() {
-        seen.push(see(file));
-        if let Some(cache) = Cache::read(file) {
-            from_cache.extend(cache.entries().filter_map(|entry| entry.path.parent()).map(Path::to_owned));
-        }
-    }
-    let defaults: Vec<PathBuf> = path.defaults().iter().map(|folder| canonical(folder)).collect();
-    let from_cache = from_cache.iter().map(|folder| canonical(folder)).filter(|one| !defaults.contains(one));
-    let folders = path.environment().iter().map(|folder| canonical(folder)).chain(from_cache);
+    // What may change is looked at before it is read.
+    let mut seen: Vec<Seen> = path.cache().map(see).into_iter().collect();
     let mut files = Files::default();
-    let mut known = Vec::new();
-    for folder in folders.chain(defaults.iter().cloned()) {
-        if !known.contains(&folder) {
-            seen.push(see(&folder));
-            files.read(&folder, known.len() as u32);
-            known.push(folder);
-        }
+    for (number, folder) in (0..).zip(folders(path)) {
+        seen.push(see(&folder));
+        files.read(&folder, number);
     }
     Survey { seen, files: files.all }
+}
+
+/// The folders of `LD_LIBRARY_PATH`, those that the cache leads to (in the order of their names, but the default folders
+/// last), the default folders; each once.
+pub(super) fn folders(path: &SearchPath) -> Vec<PathBuf> {
+    let defaults: Vec<PathBuf> = path.defaults().iter().map(|folder| canonical(folder)).collect();
+    let mut from_cache = BTreeSet::new();
+    if let Some(cache) = path.cache().and_then(Cache::read) {
+        let parents: BTreeSet<&Path> = cache.entries().filter_map(|entry| entry.path.parent()).collect();
+        from_cache.extend(parents.into_iter().map(canonical).filter(|folder| !defaults.contains(folder)));
+    }
+    let environment = path.environment().iter().map(|folder| canonical(folder));
+    let mut folders = Vec::new();
+    for folder in environment.chain(from_cache).chain(defaults) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    folders
 }
 
 /// Whether everything is as it was.
