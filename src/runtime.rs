@@ -319,9 +319,7 @@ impl Runtime {
     fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Arc<hotbed_loader::image::Image>, Error> {
         let _span = tracing::debug_span!("map").entered();
         let image = self
-            .inner
-            .loader
-            .load_image(name, source)
+            .map_on_demand(name, source)
             .map_err(|source| Error::Bind { unit: name.to_owned(), source: Box::new(source) })?;
         let replaced = image.replaced_allocator();
         if !replaced.is_empty() {
@@ -331,8 +329,6 @@ impl Runtime {
             ));
         }
         Ok(image)
-        self.map_on_demand(name, source)
-            .map_err(|source| Error::Bind { unit: name.to_owned(), source: Box::new(source) })
     }
 
     /// Maps an image, with libraries opened on demand for what nobody has, as often as that helps.
