@@ -1,20 +1,22 @@
 //! The file that gdb gets: one whose sections, symbols and debug information have the addresses where the code lies.
 //!
 //! gdb 13 does not move the debug information of what the JIT interface hands over, so the file of an image is of no use
-//! unless the image lies where it was linked; then it is given as it is, which costs next to nothing. Otherwise, and for
-//! several images together, an ELF executable without code is made that has
+//! unless the image lies where it was linked; and even then gdb would take the stubs of its procedure linkage table for
+//! the functions that they call. What is made instead is an ELF executable without code:
 //!
 //! - for every allocated section of every image one of the same name, address and size, without contents: gdb reads
 //!   code from the process;
 //! - one `.symtab` with the functions and variables of all, local ones first;
-//! - one of each debug section (`rebase`), and one `.eh_frame` (`eh_frame`).
+//! - one of each debug section, those of the image as they are if it is alone and lies where it was linked, and converted
+//!   ones otherwise (`rebase`);
+//! - one `.eh_frame` (`eh_frame`).
 
 use super::super::code::LoadedCode;
 use super::super::dwarf::{self, Elf};
 use super::super::error::DebugError;
 use super::super::symbols;
 use super::eh_frame::Tables;
-use super::rebase::{Rebased, Section};
+use super::rebase::{self, Rebased, Section};
 use object::elf;
 use object::write::elf::{FileHeader, SectionHeader, Sym, Writer};
 use object::{Endianness, Object, ObjectSection, SectionFlags};
@@ -48,11 +50,6 @@ pub(super) fn make(
     codes: &[Arc<LoadedCode>],
     complain: &mut dyn FnMut(&LoadedCode, &DebugError),
 ) -> Result<Vec<u8>, DebugError> {
-    if let [code] = codes
-        && code.bias() == 0
-    {
-        return code.contents().map(Cow::into_owned);
-    }
     let mut contents: Vec<(&LoadedCode, Cow<'_, [u8]>)> = Vec::new();
     let mut failed = None;
     for code in codes {
@@ -97,6 +94,14 @@ fn debug_sections(
     files: &[(&LoadedCode, Elf<'_>)],
     complain: &mut dyn FnMut(&LoadedCode, &DebugError),
 ) -> Vec<Section> {
+    if let [(code, file)] = files
+        && code.bias() == 0
+    {
+        return rebase::as_they_are(file).unwrap_or_else(|error| {
+            complain(code, &error);
+            Vec::new()
+        });
+    }
     let mut left: Vec<_> = files.iter().filter(|(_, file)| dwarf::has_information(file)).collect();
     'again: loop {
         let mut rebased = Rebased::default();
@@ -204,8 +209,8 @@ fn write(
         headers.push((writer.add_section_name(b".eh_frame"), header));
     }
     for part in debug {
-        let mut header = section(elf::SHT_PROGBITS, elf::SectionFlags(0), part.data.len() as u64);
-        header.sh_offset = writer.offset();
+        let mut header = section(elf::SHT_PROGBITS, part.flags, part.data.len() as u64);
+        header.sh_offset = writer.write_align(8);
         writer.write(&part.data);
         headers.push((writer.add_section_name(part.name.as_bytes()), header));
     }

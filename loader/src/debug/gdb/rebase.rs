@@ -4,7 +4,8 @@ use super::super::dwarf::{self, Elf};
 use super::super::error::DebugError;
 use gimli::write::{self, Address, AttributeValue, EndianVec, Sections};
 use gimli::{EndianSlice, LittleEndian, constants};
-use object::{Object, ObjectSection, SectionFlags};
+use object::{Object, ObjectSection, SectionFlags, elf};
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 /// Debug information under construction.
@@ -14,7 +15,9 @@ pub(super) struct Rebased(write::Dwarf);
 /// A debug section that is finished.
 pub(super) struct Section {
     /// Its name.
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
+    /// Whether it is compressed.
+    pub(super) flags: elf::SectionFlags,
     /// Its bytes.
     pub(super) data: Vec<u8>,
 }
@@ -66,12 +69,30 @@ impl Rebased {
         let _: Result<(), std::convert::Infallible> = sections.for_each_mut(|id, data| {
             let data = data.take();
             if !data.is_empty() {
-                finished.push(Section { name: id.name(), data });
+                finished.push(Section { name: id.name().into(), flags: elf::SectionFlags(0), data });
             }
             Ok(())
         });
         Ok(finished)
     }
+}
+
+/// The debug sections of a file that lies where it was linked, whatever is in them.
+///
+/// # Errors
+/// When the file is shorter than it says.
+pub(super) fn as_they_are(file: &Elf<'_>) -> Result<Vec<Section>, DebugError> {
+    let mut sections = Vec::new();
+    for section in file.sections() {
+        let (Ok(name), SectionFlags::Elf { sh_flags, .. }) = (section.name(), section.flags()) else {
+            continue;
+        };
+        if name.starts_with(".debug_") {
+            let (name, flags) = (name.to_owned().into(), sh_flags & elf::SHF_COMPRESSED);
+            sections.push(Section { name, flags, data: section.data()?.to_vec() });
+        }
+    }
+    Ok(sections)
 }
 
 /// Takes the attributes of an entry over, and gives the number of those that could not be.
@@ -102,7 +123,7 @@ fn attributes<'d>(
 fn places(file: &Elf<'_>) -> Vec<RangeInclusive<u64>> {
     file.sections()
         .filter(|section| {
-            matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(object::elf::SHF_ALLOC))
+            matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(elf::SHF_ALLOC))
         })
         .filter(|section| section.address() != 0)
         .map(|section| section.address()..=section.address().saturating_add(section.size()))

@@ -1,6 +1,8 @@
 //! The files that gdb gets, against `llvm-dwarfdump` and `addr2line`, and the list that it walks. gdb itself is asked in
 //! the integration tests.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
+
 use super::*;
 use crate::debug::DebugOptions;
 use crate::testing::{Folder, load};
@@ -94,6 +96,31 @@ fn one_file_for_several_images_is_in_order() {
                     "{flags:?}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn debug_information_of_an_image_that_lies_as_linked_is_as_it_is() {
+    let folder = Folder::new();
+    let loader = Loader::new(LoaderOptions::default());
+    for (compressed, base) in [("none", "0x1b1100000000"), ("zlib", "0x1b1200000000")] {
+        let flags =
+            [format!("-Wl,--image-base={base}"), format!("-Wl,--compress-debug-sections={compressed}")];
+        let path = folder.image("one.cpp", ONE, &["-g", "-O2", &flags[0], &flags[1]]);
+        let image = load(&loader, &path).unwrap();
+        assert_eq!(image.bias(), 0);
+        let code = Arc::clone(image.code());
+        let file = file::make(&[code], &mut |code, error| panic!("{}: {error}", code.name())).unwrap();
+        let made = folder.path().join("made.elf");
+        std::fs::write(&made, file).unwrap();
+        let made = made.to_str().unwrap();
+        run("llvm-dwarfdump-22", &["--verify", "--quiet", made]);
+        let definition = image.get("one").unwrap();
+        for at in (0..definition.size as usize).step_by(9) {
+            let address = format!("{:#x}", definition.address + at);
+            let tell = |file: &str| run("addr2line", &["-f", "-i", "-C", "-e", file, &address]);
+            assert_eq!(tell(made), tell(path.to_str().unwrap()), "{compressed}");
         }
     }
 }
