@@ -81,7 +81,22 @@ fn every_kind_in_the_order_of_the_executable() {
         if flags.contains(&"-fPIC") {
             assert_same_order(&scratch, &[], &objects, &objects);
             let [main, other] = objects;
-            assert_same_order(&scratch, &[], &[other.clone(), main.clone()], &[other, main]);
+            assert_same_order(&scratch, &[], &[other.clone(), main.clone()], &[other.clone(), main.clone()]);
+            // A member that is taken for what it defines, and one that is not.
+            let wanted = scratch.write("wanted.c", "int never; int wanted = 1;\n");
+            let user = scratch.write("user.c", "extern int wanted; int *user = &wanted;\n");
+            let user = object(&user, "o", flags);
+            let text = format!(
+                "#define NAME \"wanted.c\"\n#include \"every.h\"\n{}",
+                std::fs::read_to_string(&wanted).unwrap()
+            );
+            std::fs::write(&wanted, text).unwrap();
+            let members = scratch.join("members.a");
+            let with_a_long_name =
+                scratch.write("a-name-of-more-than-sixteen-letters.c", "int unused = 1;\n");
+            archive(&members, &[object(&with_a_long_name, "o", flags), object(&wanted, "o", flags)]);
+            let all = [main, other, user, members];
+            assert_same_order(&scratch, &[], &all, &all);
         }
     }
 }

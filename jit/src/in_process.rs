@@ -2,8 +2,8 @@
 
 use crate::frontend::{self, Compiled, Contents, Place, Prepared};
 use crate::link::{
-    LinkInput, LinkWishes, check_archive, check_object, link_image, with_modern_constructors,
-    with_visible_entry,
+    LinkInput, LinkWishes, archive_with_modern_constructors, check_archive, check_object, link_image,
+    with_modern_constructors, with_visible_entry,
 };
 use crate::shim;
 use hotbed_loader::boundary::{
@@ -203,8 +203,11 @@ fn link_inputs<'a>(
             counts.functions_compiled += facts.functions;
         }
         metadata.inputs.push((name.to_string(), *blake3::hash(bytes).as_bytes()));
-        let old = facts.old_constructors && !archive;
-        let modern = if old { with_modern_constructors(bytes) } else { None };
+        let modern = match (facts.old_constructors, archive) {
+            (false, _) => None,
+            (true, true) => archive_with_modern_constructors(bytes),
+            (true, false) => with_modern_constructors(bytes),
+        };
         let now = modern.as_deref().unwrap_or(bytes);
         let visible = request.entry.as_deref().filter(|_| !archive).and_then(|e| with_visible_entry(now, e));
         inputs.push(match (&input.content, visible.or(modern)) {

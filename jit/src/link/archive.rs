@@ -62,6 +62,7 @@ pub(crate) fn check_archive(bytes: &[u8], folder: Option<&Path>) -> Result<Archi
         facts.objects.functions += object.functions;
         facts.objects.cpp |= object.cpp;
         facts.objects.startup |= object.startup;
+        facts.objects.old_constructors |= object.old_constructors;
         facts.objects.undefined.extend(object.undefined);
     }
     facts.objects.undefined.sort_unstable();

@@ -34,6 +34,44 @@ fn modern(section: &[u8]) -> Option<(String, elf::SectionType)> {
     Some((format!("{modern}.{priority}"), kind))
 }
 
+/// An archive's first bytes, and the size of what stands in front of each member.
+const ARCHIVE: &[u8] = b"!<arch>\n";
+const MEMBER_HEADER: usize = 60;
+/// Where in that the size of the member stands, as decimal digits.
+const MEMBER_SIZE: Range<usize> = 48..58;
+
+/// The archive with the members that have constructors of the old kind changed as [`with_modern_constructors`] does, and
+/// without an index, which would be wrong then: lld looks at the members themselves. None when nothing is to be changed.
+/// `bytes` passed the checks.
+pub(crate) fn archive_with_modern_constructors(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = bytes.strip_prefix(ARCHIVE)?;
+    let mut changed = ARCHIVE.to_vec();
+    let mut any = false;
+    while rest.len() >= MEMBER_HEADER {
+        let (header, behind) = rest.split_at(MEMBER_HEADER);
+        let size: usize = std::str::from_utf8(&header[MEMBER_SIZE]).ok()?.trim_end().parse().ok()?;
+        let member = behind.get(..size)?;
+        rest = behind.get(size.next_multiple_of(2)..).unwrap_or_default();
+        if header.starts_with(b"/ ") || header.starts_with(b"/SYM64/ ") {
+            continue;
+        }
+        let modern = with_modern_constructors(member);
+        any |= modern.is_some();
+        let member = modern.as_deref().unwrap_or(member);
+        let at = changed.len();
+        changed.extend(header);
+        let digits = format!("{:<10}", member.len());
+        changed
+            .get_mut(at + MEMBER_SIZE.start..at + MEMBER_SIZE.end)?
+            .copy_from_slice(digits.as_bytes().get(..10)?);
+        changed.extend(member);
+        if !member.len().is_multiple_of(2) {
+            changed.push(b'\n');
+        }
+    }
+    any.then_some(changed)
+}
+
 /// The object with its constructors and destructors where they are expected today; none when it has none of the old
 /// kind, or something else in their place. `bytes` passed the checks.
 pub(crate) fn with_modern_constructors(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -125,6 +163,11 @@ mod tests {
     #[test]
     fn what_is_no_object_is_left_alone() {
         assert_eq!(with_modern_constructors(b""), None);
+        for archive in
+            [&b""[..], b"!<arch>\n", b"!<thin>\n", b"!<arch>\nx", &[b"!<arch>\n", &[b'9'; 60][..]].concat()]
+        {
+            assert_eq!(archive_with_modern_constructors(archive), None);
+        }
         assert_eq!(with_modern_constructors(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0]), None);
     }
 }
