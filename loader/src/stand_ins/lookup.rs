@@ -6,7 +6,7 @@
 //! is glibc's to answer.
 
 use super::handles::{self, Meaning};
-use super::{errors, instead_of_process};
+use super::{Special, errors, instead_of_process};
 use crate::image::{Image, registry};
 use crate::sys::linker;
 use std::arch::naked_asm;
@@ -90,7 +90,11 @@ unsafe fn find(
     } else {
         None
     };
-    let found = in_process.unwrap_or_else(|| glibcs(libc::RTLD_DEFAULT));
+    let mut found = in_process.unwrap_or_else(|| glibcs(libc::RTLD_DEFAULT));
+    // glibc may know it from a facade: that is not behind the units.
+    if special == Special::Next && registry::image_at(found as usize).is_some() {
+        found = ptr::null_mut();
+    }
     match instead_of_process(text.to_bytes()) {
         _ if found.is_null() => fail(&asker, plain, version),
         Some(stand_in) => answer(stand_in),
