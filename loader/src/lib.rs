@@ -12,8 +12,8 @@ pub mod image;
 pub mod layers;
 pub mod libraries;
 mod loader;
-mod stand_ins;
 pub mod on_demand;
+mod stand_ins;
 pub mod store;
 pub mod sys;
 #[cfg(test)]

@@ -41,6 +41,7 @@ const LEVELS: u32 = 1;
 const HAS_LEVEL: u32 = 1 << 30;
 
 /// The cache, read.
+#[derive(Debug)]
 pub(crate) struct Cache {
     bytes: Vec<u8>,
     count: usize,

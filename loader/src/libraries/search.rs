@@ -14,6 +14,7 @@ use super::{Cache, Fitness, Tokens, expand, fitness, levels};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// Where ld.so looks when nothing else helps; what does not exist is passed over. Which of them glibc has built in
 /// depends on the distribution, and those it has not are links to the others or are empty.
@@ -27,6 +28,8 @@ pub struct SearchPath {
     environment: Vec<PathBuf>,
     runpath: Vec<PathBuf>,
     cache: Option<PathBuf>,
+    /// The cache, read when it is needed first; shared with those that were made of this one.
+    contents: Arc<OnceLock<Option<Cache>>>,
     defaults: Vec<PathBuf>,
 }
 
@@ -118,7 +121,8 @@ pub fn find(name: &OsStr, path: &SearchPath) -> Option<PathBuf> {
     }
     path.find_in_front(name)
         .or_else(|| {
-            let found = Cache::read(path.cache.as_deref()?)?.find(name.as_bytes())?;
+            let file = path.cache.as_deref()?;
+            let found = path.contents.get_or_init(|| Cache::read(file)).as_ref()?.find(name.as_bytes())?;
             is_acceptable(&found).then_some(found)
         })
         .or_else(|| path.defaults.iter().find_map(|folder| in_folder(folder, name)))
