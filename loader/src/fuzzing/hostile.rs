@@ -300,6 +300,15 @@ fn thread_local_segments_that_nobody_has_room_for() {
 }
 
 #[test]
+fn what_shall_become_read_only_and_is_nowhere() {
+    for (field, value) in [(ADDRESS, u64::MAX), (ADDRESS, 1 << 40), (SIZE, u64::MAX), (SIZE, 1 << 40)] {
+        let mut victim = Victim::new("plain.c");
+        let segment = victim.segments(elf::PT_GNU_RELRO)[0];
+        victim.set(segment + field, value).refused("what shall become read-only");
+    }
+}
+
+#[test]
 fn functions_outside_of_the_code() {
     let mut victim = Victim::new("chosen.c");
     let table = victim.section(".rela.dyn");

@@ -27,7 +27,11 @@ pub(crate) fn is_possible(mapped: &Mapped) -> bool {
     let protected = mapped
         .headers
         .relro
-        .is_some_and(|relro| table < relro.address + relro.size && relro.address < table + RESERVED * 8);
+        // The table is in a segment; where the other is, nobody has looked yet.
+        .is_some_and(|relro| {
+            table < relro.address.saturating_add(relro.size)
+                && relro.address < table.saturating_add(RESERVED * 8)
+        });
     !mapped.dynamic.bind_now && writable && !protected && table % 8 == 0 && prepare_descriptors()
 }
 
