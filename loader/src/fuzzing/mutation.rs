@@ -15,12 +15,12 @@ impl Random {
     /// The generator of that number.
     pub fn new(seed: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        random.next();
+        random.number();
         random
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -29,7 +29,7 @@ impl Random {
 
     /// A number below `end`, or zero.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
+        (self.number() % end.max(1) as u64) as usize
     }
 }
 
@@ -172,7 +172,7 @@ impl Subject {
                 15 => {
                     for _ in 0..=random.below(6) {
                         let at = random.below(bytes.len());
-                        bytes[at] = random.next() as u8;
+                        bytes[at] = random.number() as u8;
                     }
                 }
                 16 => {
@@ -244,8 +244,8 @@ impl Subject {
             4 => 1 << random.below(64),
             5 => (1 << random.below(64)) - 1,
             6 => now ^ 1 << random.below(64),
-            7 => random.next(),
-            8 => random.next() >> random.below(64),
+            7 => random.number(),
+            8 => random.number() >> random.below(64),
             _ => {
                 let value = self.values[random.below(self.values.len())];
                 if random.below(2) == 0 { value.wrapping_add(near) } else { value.wrapping_sub(near) }
@@ -268,7 +268,7 @@ impl Subject {
     fn fill_table(&self, bytes: &mut [u8], random: &mut Random) {
         let table = self.table(random);
         let start = table.start + random.below(table.count()) * table.entry();
-        let fill = [0, 0xff, 1, 0x41, random.next() as u8][random.below(5)];
+        let fill = [0, 0xff, 1, 0x41, random.number() as u8][random.below(5)];
         if let Some(place) = bytes.get_mut(start..table.end) {
             place.fill(fill);
         }
