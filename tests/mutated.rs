@@ -6,6 +6,7 @@
 
 use crate::support::{Child, End, Scratch, execute, task};
 use hotbed::{Archive, Bitcode, Isolation, Load, Object, Runtime, Source};
+use hotbed_loader::fuzzing::mutation::{Random, Subject};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,22 +28,6 @@ const TEMPLATES: &str = "struct B { virtual ~B() {} virtual int f() { return 1; 
                          inline int shared = 5;\nint use(B *b) { try { return b->f() + shared; } catch (int i) { return i; } }\n\
                          int make() { D<int> d; D<long> e; if (use(&d) > 5) throw 3; return use(&e); }\n";
 
-/// A small generator, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-}
-
 /// The kinds of input.
 const KINDS: [&str; 6] = ["object", "c++ object", "bitcode", "archive", "source", "c++ source"];
 
@@ -60,23 +45,33 @@ fn make_seeds(scratch: &Scratch) {
     run("llvm-ar-22", &["rcsD", "both.a", "plain.o", "templates.o"]);
 }
 
-fn seeds(folder: &Path) -> [Vec<u8>; 6] {
-    ["plain.o", "templates.o", "plain.bc", "both.a", "plain.c", "templates.cpp"]
-        .map(|name| std::fs::read(folder.join(name)).unwrap())
+/// What is mutated, by kind; where the format is known, fields and tables are known as well.
+fn seeds(folder: &Path) -> [Subject; 6] {
+    ["plain.o", "templates.o", "plain.bc", "both.a", "plain.c", "templates.cpp"].map(|name| {
+        let bytes = std::fs::read(folder.join(name)).unwrap();
+        match name.rsplit('.').next().unwrap() {
+            "o" => Subject::of_elf(bytes).unwrap(),
+            "a" => Subject::of_archive(bytes).unwrap(),
+            _ => Subject::of_bytes(bytes),
+        }
+    })
 }
 
-/// The mutation of that number: its kind, and the bytes.
-fn mutation(seeds: &[Vec<u8>; 6], number: u64) -> (&'static str, Vec<u8>) {
-    let mut random = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    random.next();
+/// The mutation of that number: its kind, and the bytes. Every other one of an object or archive is of its fields.
+fn mutation(seeds: &[Subject; 6], number: u64) -> (&'static str, Vec<u8>) {
     let kind = (number % 6) as usize;
-    let mut bytes = seeds[kind].clone();
+    let mut random = Random::new(number);
+    if matches!(kind, 0 | 1 | 3) && number / 6 % 2 == 1 {
+        let others = if kind == 3 { &seeds[3..4] } else { &seeds[..2] };
+        return (KINDS[kind], seeds[kind].mutated(&mut random, others));
+    }
+    let mut bytes = seeds[kind].bytes.clone();
     match random.below(8) {
         // Bytes that are something else.
         0..=3 => {
             for _ in 0..=random.below(6) {
                 let at = random.below(bytes.len());
-                bytes[at] = random.next() as u8;
+                bytes[at] = random.number() as u8;
             }
         }
         // Single bits.
