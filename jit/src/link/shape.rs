@@ -2,8 +2,9 @@
 //!
 //! Every image is linked at an address of its own, worked out from what identifies it. Mapped there, none of its relative
 //! relocations has anything to do. The range is far from where the system puts programs, libraries and heaps, so that it is
-//! nearly always free; where it is not, the image is mapped elsewhere and relocated. It is small enough for the upper page
-//! tables of a few images to be shared: over a terabyte, fifty images took twice the memory and three times the time.
+//! nearly always free; where it is not, the image is mapped elsewhere and relocated. It is one stretch of 4 GiB: a call of
+//! another image costs a nanosecond more where the upper halves of the addresses differ, and over a terabyte fifty images
+//! took twice the memory and three times the time, for page tables that they do not share.
 //!
 //! A small image has few pages but as many mappings as a large one, and those are what it costs. It is linked so that it
 //! can do without mappings of its own: see the shape for arenas in [`hotbed_loader::image::note`].
@@ -16,7 +17,7 @@ use std::path::Path;
 /// Where the addresses of images begin.
 const LOWEST: u64 = 0x2000_0000_0000;
 /// Bytes of addresses from there.
-const RANGE: u64 = 1 << 33;
+const RANGE: u64 = 1 << 32;
 /// What the address of an image is a multiple of.
 const STEP: u64 = 1 << 16;
 

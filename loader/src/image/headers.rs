@@ -5,8 +5,8 @@ use super::elf::*;
 use super::place::Segment;
 use crate::sys::memory::{Access, PAGE, page_down, page_up};
 
-/// How many bytes from the beginning of a file are read for its headers.
-pub(crate) const HEADER_BYTES: usize = PAGE;
+/// How many bytes from the beginning of a file are read for its headers: seven more than linkers write.
+pub(crate) const HEADER_BYTES: usize = 64 + 17 * 56;
 
 /// A range of addresses before relocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

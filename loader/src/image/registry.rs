@@ -1,33 +1,25 @@
 //! Which image is at an address: asked by the unwinder for every frame, and by whoever wants to name an address.
 //!
-//! A radix tree over the pages of the lower half of the address space: 8 and three times 9 bits choose a node's entry, so
-//! that a node is a page. An entry of a leaf is a [`Record`], or a [`Crowd`] where one page may belong to many small
-//! images. A look-up is four loads, takes no lock and allocates nothing, so that it may happen in a signal handler that walks the stack.
-//! Nodes and records are never given back, but used again: a reader that comes too late reads something stale and
-//! not something freed. What it does with an address whose image goes meanwhile is as undefined as for any library.
+//! A tree over the pages of the address space ([`tree`]) leads to a [`Record`], or to a [`Crowd`] where one page may
+//! belong to many small images. A look-up is a few loads, takes no lock and allocates nothing, so that it may happen in a
+//! signal handler that walks the stack. Nodes and records are never given back, but used again: a reader that comes
+//! too late reads something stale and not something freed. What it does with an address whose image goes meanwhile is
+//! as undefined as for any library.
 //!
 //! State of the process, as the unwinder is: it knows nothing of loaders.
 
+mod tree;
+
 use super::Image;
-use crate::sys::memory::PAGE;
 use crate::sys::threads::at_fork;
 use parking_lot::{Mutex, MutexGuard};
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once, Weak};
 
-const BITS: u32 = 9;
-const ROOT_BITS: u32 = 8;
-const PAGE_BITS: u32 = PAGE.trailing_zeros();
-/// Set in an entry of a leaf that is a crowd.
+/// Set in an owner that is a crowd.
 const CROWD: usize = 1;
 
-type Leaf = [AtomicUsize; 1 << BITS];
-type Middle = [AtomicPtr<Leaf>; 1 << BITS];
-type Upper = [AtomicPtr<Middle>; 1 << BITS];
-
-static ROOT: [AtomicPtr<Upper>; 1 << ROOT_BITS] =
-    [const { AtomicPtr::new(std::ptr::null_mut()) }; 1 << ROOT_BITS];
 /// Guards changes.
 static UNUSED: Mutex<Unused> = Mutex::new(Unused { records: Vec::new(), crowds: Vec::new() });
 
@@ -108,7 +100,7 @@ impl Entry {
     /// Makes an image known that has the pages of `range` for itself.
     pub(crate) fn of_pages(range: Range<usize>, unwind: Option<usize>, image: Weak<Image>) -> Self {
         let record = record(range.clone(), unwind, image);
-        set(&range, std::ptr::from_ref(record) as usize);
+        tree::enter(&range, std::ptr::from_ref(record) as usize, &unused());
         Self { record, place: Within::Pages(range) }
     }
 
@@ -131,7 +123,9 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         match &self.place {
-            Within::Pages(range) => set(range, 0),
+            Within::Pages(range) => {
+                tree::take_out(range, std::ptr::from_ref(self.record) as usize, &unused());
+            }
             Within::Crowd(crowd, within) => {
                 for member in crowd.members_of(within) {
                     member.store(std::ptr::null_mut(), Ordering::Release);
@@ -150,25 +144,29 @@ impl Drop for Entry {
 impl Crowd {
     /// Makes `2 * region` bytes from `start` a crowd.
     pub(crate) fn new(start: usize, region: usize) -> &'static Self {
-        let unused = {
-            let crowds = &mut unused().crowds;
-            crowds.iter().position(|crowd| crowd.region == region).map(|at| crowds.swap_remove(at))
-        };
-        let crowd = unused.unwrap_or_else(|| {
+        let mut unused = unused();
+        let known = unused.crowds.iter().position(|crowd| crowd.region == region);
+        let known = known.map(|at| unused.crowds.swap_remove(at));
+        let crowd = known.unwrap_or_else(|| {
             let mut members = Vec::new();
             members.resize_with(region / GRANULE, AtomicPtr::default);
             Box::leak(Box::new(Self { start: AtomicUsize::new(0), region, members: members.into() }))
         });
         crowd.start.store(start, Ordering::Release);
-        set(&(start..start + 2 * region), std::ptr::from_ref(crowd) as usize | CROWD);
+        tree::enter(&(start..start + 2 * region), crowd.owner(), &unused);
         crowd
     }
 
     /// Its address space is given back; no image is in it any more.
     pub(crate) fn leave(&'static self) {
         let start = self.start.load(Ordering::Relaxed);
-        set(&(start..start + 2 * self.region), 0);
-        unused().crowds.push(self);
+        let mut unused = unused();
+        tree::take_out(&(start..start + 2 * self.region), self.owner(), &unused);
+        unused.crowds.push(self);
+    }
+
+    fn owner(&'static self) -> usize {
+        std::ptr::from_ref(self) as usize | CROWD
     }
 
     fn members_of(&self, within: &Range<usize>) -> &[AtomicPtr<Record>] {
@@ -177,8 +175,11 @@ impl Crowd {
     }
 
     fn find(&self, address: usize) -> Option<&'static Record> {
-        let offset = address.wrapping_sub(self.start.load(Ordering::Acquire)) % self.region;
-        let record = self.members.get(offset / GRANULE)?.load(Ordering::Acquire);
+        let offset = address.wrapping_sub(self.start.load(Ordering::Acquire));
+        if offset >= 2 * self.region {
+            return None;
+        }
+        let record = self.members.get(offset % self.region / GRANULE)?.load(Ordering::Acquire);
         // SAFETY: a record is never freed.
         unsafe { record.as_ref() }
     }
@@ -208,29 +209,20 @@ pub(crate) fn for_each(mut visit: impl FnMut(Arc<Image>)) {
             records.push((number, record));
         }
     };
-    let uppers = ROOT.iter().filter_map(below);
-    for leaf in uppers.flatten().filter_map(below).flatten().filter_map(below) {
-        let mut crowd = 0;
-        for entry in leaf {
-            let entry = entry.load(Ordering::Acquire);
-            if entry & CROWD == 0 {
-                // SAFETY: such entries are null or point to records, which are never freed.
-                if let Some(record) = unsafe { (entry as *const Record).as_ref() } {
-                    add(record);
-                }
-            } else if entry != crowd {
-                crowd = entry;
-                // SAFETY: entries with this mark point to crowds, which are never freed.
-                let members = unsafe { &(*((entry & !CROWD) as *const Crowd)).members };
-                for member in members {
-                    // SAFETY: a record is never freed.
-                    if let Some(record) = unsafe { member.load(Ordering::Acquire).as_ref() } {
-                        add(record);
-                    }
-                }
+    tree::for_each(|owner| {
+        if owner & CROWD == 0 {
+            // SAFETY: such owners are records, which are never freed.
+            add(unsafe { &*(owner as *const Record) });
+            return;
+        }
+        // SAFETY: owners with this mark are crowds, which are never freed.
+        for member in &unsafe { &*((owner & !CROWD) as *const Crowd) }.members {
+            // SAFETY: a record is never freed.
+            if let Some(record) = unsafe { member.load(Ordering::Acquire).as_ref() } {
+                add(record);
             }
         }
-    }
+    });
     records.sort_unstable_by_key(|(number, _)| *number);
     records.dedup_by_key(|(number, _)| *number);
     for (_, record) in records {
@@ -258,81 +250,21 @@ fn record(range: Range<usize>, unwind: Option<usize>, image: Weak<Image>) -> &'s
     record
 }
 
-/// The entry of a node for a page; `level` is 0 for a leaf.
-#[inline]
-fn entry_of<T>(node: &[T; 1 << BITS], page: usize, level: u32) -> &T {
-    &node[(page >> (level * BITS)) % node.len()]
-}
-
+/// The record that an address leads to; whether the address is in its range is for the caller to see.
 fn find(address: usize) -> Option<&'static Record> {
-    let page = address >> PAGE_BITS;
-    let root = ROOT.get(page >> (3 * BITS))?;
-    // SAFETY: nodes are never freed, here and below.
-    let upper = unsafe { root.load(Ordering::Acquire).as_ref() }?;
-    // SAFETY: as above.
-    let middle = unsafe { entry_of(upper, page, 2).load(Ordering::Acquire).as_ref() }?;
-    // SAFETY: as above.
-    let leaf = unsafe { entry_of(middle, page, 1).load(Ordering::Acquire).as_ref() }?;
-    let entry = entry_of(leaf, page, 0).load(Ordering::Acquire);
-    if entry & CROWD != 0 {
-        // SAFETY: entries with this mark point to crowds, which are never freed.
-        return unsafe { &*((entry & !CROWD) as *const Crowd) }.find(address);
+    let owner = tree::owner(address)?;
+    if owner & CROWD != 0 {
+        // SAFETY: owners with this mark are crowds, which are never freed.
+        return unsafe { &*((owner & !CROWD) as *const Crowd) }.find(address);
     }
-    // SAFETY: other entries are null or point to records, which are never freed.
-    unsafe { (entry as *const Record).as_ref() }
-}
-
-/// The node that `parent` points to, if there is one.
-fn below<T>(parent: &AtomicPtr<T>) -> Option<&'static T> {
-    // SAFETY: nodes are never freed.
-    unsafe { parent.load(Ordering::Acquire).as_ref() }
-}
-
-/// Enters `entry` for all pages of `range`.
-fn set(range: &Range<usize>, entry: usize) {
-    let last = range.end.div_ceil(PAGE);
-    let mut page = range.start >> PAGE_BITS;
-    while page < last {
-        let Some(root) = ROOT.get(page >> (3 * BITS)) else { return };
-        let leaf = child(entry_of(child(entry_of(child(root), page, 2)), page, 1));
-        let from = page % leaf.len();
-        let to = leaf.len().min(from + (last - page));
-        for place in &leaf[from..to] {
-            place.store(entry, Ordering::Release);
-        }
-        page += to - from;
-    }
-}
-
-/// The node that `parent` points to, made if there is none.
-fn child<T>(parent: &AtomicPtr<T>) -> &'static T {
-    let known = parent.load(Ordering::Acquire);
-    let node = if known.is_null() {
-        let layout = std::alloc::Layout::new::<T>();
-        // SAFETY: the layout is not empty.
-        let fresh = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<T>();
-        if fresh.is_null() {
-            std::alloc::handle_alloc_error(layout);
-        }
-        match parent.compare_exchange(known, fresh, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => fresh,
-            Err(other) => {
-                // SAFETY: allocated above, and nobody has seen it.
-                unsafe { std::alloc::dealloc(fresh.cast(), layout) };
-                other
-            }
-        }
-    } else {
-        known
-    };
-    // SAFETY: nodes are arrays of null pointers and zeros at first, for which all-zero bytes are valid, and are never
-    // freed.
-    unsafe { &*node }
+    // SAFETY: other owners are records, which are never freed.
+    unsafe { (owner as *const Record).as_ref() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::memory::PAGE;
 
     // High up where nothing is mapped by anybody.
     const SOMEWHERE: usize = 0x3000_0000_0000;
@@ -340,7 +272,7 @@ mod tests {
     #[test]
     fn addresses_lead_to_their_image_until_it_goes() {
         // Over the border of two leaves.
-        let start = SOMEWHERE + (1 << (PAGE_BITS + BITS)) - 2 * PAGE;
+        let start = SOMEWHERE + (1 << 21) - 2 * PAGE;
         let range = start..start + 5 * PAGE;
         let expected = Some(Unwindable { start, end: range.end, index: 77 });
         let entry = Entry::of_pages(range.clone(), Some(77), Weak::new());
@@ -352,6 +284,25 @@ mod tests {
         assert_eq!(unwindable(usize::MAX), None);
         drop(entry);
         assert_eq!(unwindable(start), None);
+    }
+
+    #[test]
+    fn neighbours_are_told_apart() {
+        let start = SOMEWHERE + (1 << 41);
+        let range = |number: usize| start + number * 4 * PAGE..start + (number * 4 + 3) * PAGE;
+        let entries: Vec<_> =
+            (0..200).map(|number| Entry::of_pages(range(number), Some(number + 1), Weak::new())).collect();
+        let found = |address| unwindable(address).map(|found| found.index);
+        for number in 0..200 {
+            assert_eq!(found(range(number).start), Some(number + 1));
+            assert_eq!(found(range(number).end - 1), Some(number + 1));
+            assert_eq!(found(range(number).end), None);
+        }
+        for (number, entry) in entries.into_iter().enumerate() {
+            drop(entry);
+            assert_eq!(found(range(number).start), None);
+            assert_eq!(found(range(number + 1).start), (number < 199).then_some(number + 2));
+        }
     }
 
     #[test]

@@ -165,36 +165,52 @@ impl Process {
 }
 
 impl Closure {
-    /// The library whose dynamic section is at `root`, and what it needs, breadth first.
+    /// The library whose dynamic section is at `root`, and what it needs, breadth first. Only their tables are read: there
+    /// may be many others.
     fn of(root: usize, start: &Start) -> Self {
         let known = |name: &str| start.tables.iter().any(|table| table.is_called(name));
-        let mut tables = Vec::new();
-        let mut place = 0;
-        libraries::for_each(|loaded| {
-            // Whatever was there at the start is in front.
-            if place > start.tables.len() || !start.tables.iter().any(|table| table.is_of(&loaded)) {
-                tables.push(Some(Tables::read(loaded)));
-            }
-            place += 1;
-            true
-        });
         let mut chosen: Vec<Tables> = Vec::new();
-        let found =
-            tables.iter_mut().find(|table| table.as_ref().is_some_and(|table| table.identity() == root));
-        chosen.extend(found.and_then(Option::take));
+        if let Some(table) = read_first(|loaded| Tables::identity_of(loaded) == Some(root)) {
+            chosen.push(table);
+        }
         let mut next = 0;
         while let Some(table) = chosen.get(next) {
             next += 1;
             let needed: Vec<_> = table.needed().iter().filter(|name| !known(name)).cloned().collect();
             for name in needed {
-                let found = tables
-                    .iter_mut()
-                    .find(|table| table.as_ref().is_some_and(|table| table.is_called(&name)));
-                chosen.extend(found.and_then(Option::take));
+                if chosen.iter().any(|table| table.is_called(&name)) {
+                    continue;
+                }
+                // Most files have the name that they give themselves.
+                let by_file = read_first(|loaded| {
+                    let file = loaded.name.to_bytes().rsplit(|byte| *byte == b'/').next();
+                    file == Some(name.as_bytes())
+                });
+                let found = by_file.filter(|table| table.is_called(&name)).or_else(|| {
+                    let mut found = None;
+                    libraries::for_each(|loaded| {
+                        found = Some(Tables::read(loaded)).filter(|table| table.is_called(&name));
+                        found.is_none()
+                    });
+                    found
+                });
+                chosen.extend(found);
             }
         }
         Self(chosen)
     }
+}
+
+/// The tables of the first library that is the one.
+fn read_first(is_it: impl Fn(&libraries::Loaded<'_>) -> bool) -> Option<Tables> {
+    let mut found = None;
+    libraries::for_each(|loaded| {
+        if is_it(&loaded) {
+            found = Some(Tables::read(loaded));
+        }
+        found.is_none()
+    });
+    found
 }
 
 impl ProcessView {

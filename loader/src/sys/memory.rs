@@ -1,5 +1,6 @@
 //! Mappings: address space that belongs to an image.
 
+use parking_lot::Mutex;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -47,6 +48,8 @@ impl Access {
 pub struct Mapping {
     start: usize,
     length: usize,
+    /// Whether it lies where it was asked for.
+    chosen: bool,
 }
 
 impl Mapping {
@@ -63,12 +66,12 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { start: start as usize, length })
+        Ok(Self { start: start as usize, length, chosen: false })
     }
 
     /// Nothing yet, at `start` (a multiple of [`PAGE`]), to be made larger at its end.
     pub fn growing(start: usize) -> Self {
-        Self { start, length: 0 }
+        Self { start, length: 0, chosen: true }
     }
 
     /// Maps the next `length` bytes (a multiple of [`PAGE`], not zero) if they are free: those of `file` from `offset`
@@ -183,10 +186,34 @@ impl Mapping {
     }
 }
 
+/// Stretches of a gigabyte that keep their page tables.
+static ANCHORS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// No more than that many.
+const MOST_ANCHORS: usize = 8;
+
+/// Keeps a page in the gigabyte around `address` for the rest of the process, so that the upper levels of its page tables
+/// need not be made again for the next mapping there.
+fn anchor(address: usize) {
+    const STRETCH: usize = 1 << 30;
+    let mut anchors = ANCHORS.lock();
+    let stretch = address / STRETCH;
+    if anchors.len() == MOST_ANCHORS || anchors.contains(&stretch) {
+        return;
+    }
+    anchors.push(stretch);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE | libc::MAP_FIXED_NOREPLACE;
+    let place = ((stretch + 1) * STRETCH - PAGE) as *mut _;
+    // SAFETY: nothing that exists is replaced. It is of no consequence if the page is taken.
+    unsafe { libc::mmap(place, PAGE, libc::PROT_READ, flags, -1, 0) };
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         if self.length == 0 {
             return;
+        }
+        if self.chosen {
+            anchor(self.start);
         }
         // SAFETY: the range is ours, and whoever drops it has ended all use of it.
         unsafe { libc::munmap(self.start as *mut _, self.length) };

@@ -17,8 +17,6 @@ pub(super) struct Tables {
     needed: Vec<String>,
     /// Address of its dynamic section: its identity.
     dynamic: usize,
-    /// Address of its program headers.
-    headers: usize,
     place: Place,
     symbols: Option<Symbols>,
     tls_module: usize,
@@ -35,7 +33,6 @@ impl Tables {
             soname: String::new(),
             needed: Vec::new(),
             dynamic: range.map_or(0, |range| place.at(range.p_vaddr)),
-            headers: loaded.segments.as_ptr() as usize,
             symbols: None,
             tls_module: loaded.tls_module,
             place,
@@ -70,14 +67,15 @@ impl Tables {
         !name.is_empty() && (self.soname == name || self.file_name() == name || self.path == name)
     }
 
+    /// The same of what was not read.
+    pub(super) fn identity_of(loaded: &Loaded<'_>) -> Option<usize> {
+        let range = loaded.segments.iter().find(|segment| segment.p_type == PT_DYNAMIC)?;
+        Some(loaded.base.wrapping_add(range.p_vaddr as usize))
+    }
+
     /// Address of its dynamic section, which no two have at the same time.
     pub(super) fn identity(&self) -> usize {
         self.dynamic
-    }
-
-    /// Whether `loaded` is what these are the tables of.
-    pub(super) fn is_of(&self, loaded: &Loaded<'_>) -> bool {
-        self.place.base == loaded.base && self.headers == loaded.segments.as_ptr() as usize
     }
 
     /// Its path; empty for the program.
