@@ -35,7 +35,10 @@ impl Drop for Cycle {
     fn drop(&mut self) {
         let bodies: Vec<Body> = self.ended.get_mut().drain(..).rev().map(|(_, body)| body).collect();
         // All destructors before any memory goes; and all memory stays if a thread will still call into some of it.
-        let all = bodies.iter().fold(true, |all, body| body.finish() && all);
+        let mut all = true;
+        for body in &bodies {
+            all &= body.finish();
+        }
         if all {
             bodies.into_iter().for_each(Body::release);
         } else {

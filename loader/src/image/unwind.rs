@@ -52,7 +52,9 @@ pub(super) fn section(mapped: &Mapped) -> Result<Option<usize>, ImageError> {
 /// Whether there are aligned tables that nobody writes to.
 fn check(mapped: &Mapped, address: u64, size: u64) -> Result<(), ImageError> {
     let segment = mapped.place.segment(address, size);
-    if address % 4 != 0 || segment.is_none_or(|segment| !segment.access.read || segment.access.write) {
+    if !address.is_multiple_of(4)
+        || segment.is_none_or(|segment| !segment.access.read || segment.access.write)
+    {
         return Err(ImageError::Truncated("its unwind tables"));
     }
     Ok(())

@@ -30,7 +30,19 @@ use tables::Tables;
 pub(crate) struct Process {
     start: OnceLock<Arc<Start>>,
     opened: Mutex<Vec<Weak<Library>>>,
+    /// What was read of libraries, the latest last.
+    read: Mutex<Vec<Read>>,
 }
+
+/// The tables of a library and of what it needs, by its dynamic section, and how many things had been unloaded by then.
+struct Read {
+    root: usize,
+    unloaded: u64,
+    closure: Arc<Closure>,
+}
+
+/// That many are remembered of what may be opened again.
+const MOST_READ: usize = 32;
 
 /// What was loaded when the program started.
 struct Start {
@@ -143,6 +155,22 @@ impl Process {
             || tables.any(|(at, table)| table.find(name, None, at == 0, true).is_some())
     }
 
+    /// The tables of the library whose dynamic section is at `root`, and of what it needs. They are read once, however
+    /// often it is opened, as long as nothing is unloaded.
+    fn closure_of(&self, root: usize, start: &Start) -> Arc<Closure> {
+        let unloaded = libraries::unloaded();
+        let mut read = self.read.lock();
+        read.retain(|read| read.unloaded == unloaded);
+        if let Some(read) = read.iter().find(|read| read.root == root) {
+            return Arc::clone(&read.closure);
+        }
+        let closure = Arc::new(Closure::of(root, start));
+        if read.len() < MOST_READ {
+            read.push(Read { root, unloaded, closure: Arc::clone(&closure) });
+        }
+        closure
+    }
+
     /// A view of the process as it is now.
     pub(crate) fn view(&self) -> ProcessView {
         let start = Arc::clone(self.start());
@@ -153,7 +181,7 @@ impl Process {
             start.tables.iter().enumerate().map(|(at, table)| entry(None, at, table)).collect();
         let mut seen = Vec::new();
         for (library, at) in libraries.iter().zip(0..) {
-            for (place, table) in library.closure(|root| Closure::of(root, &start)).0.iter().enumerate() {
+            for (place, table) in library.closure(|root| self.closure_of(root, &start)).0.iter().enumerate() {
                 if !seen.contains(&table.identity()) {
                     seen.push(table.identity());
                     entries.push(entry(Some(at), place, table));
@@ -268,9 +296,7 @@ impl ProcessView {
 
     fn table(&self, entry: &Entry) -> Option<&Tables> {
         match entry.library {
-            Some(at) => {
-                self.libraries.get(at as usize)?.closure(|_| Closure::default()).0.get(entry.at as usize)
-            }
+            Some(at) => self.libraries.get(at as usize)?.closure(|_| Arc::default()).0.get(entry.at as usize),
             None => self.start.tables.get(entry.at as usize),
         }
     }

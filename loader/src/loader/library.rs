@@ -41,7 +41,7 @@ pub struct Library {
     /// Dropped after the library is closed.
     _offered: KeptFor,
     /// Dropped before the handle would make it invalid: nobody looks at it by then.
-    closure: OnceLock<Closure>,
+    closure: OnceLock<Arc<Closure>>,
 }
 
 impl Library {
@@ -66,13 +66,13 @@ impl Library {
     }
 
     /// The tables of this library and of what it needs, read by `make` if they were not before.
-    pub(crate) fn closure(&self, make: impl FnOnce(usize) -> Closure) -> &Closure {
+    pub(crate) fn closure(&self, make: impl FnOnce(usize) -> Arc<Closure>) -> &Closure {
         self.closure.get_or_init(|| make(self.dynamic))
     }
 
     /// The same if they were read.
     pub(crate) fn known_closure(&self) -> Option<&Closure> {
-        self.closure.get()
+        self.closure.get().map(|closure| &**closure)
     }
 
     /// Whether an image that needs `name` means this one.

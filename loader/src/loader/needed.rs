@@ -78,10 +78,14 @@ impl Loader {
         let mut files: Vec<LibraryFile> = Vec::new();
         let mut names = Vec::new();
         for (at, name) in missing {
+            // What is open already is bound already, and costs no search.
+            if is_named(Path::new(name)) {
+                continue;
+            }
             let search = search_of(&members[*at].mapped);
             let Some(path) = libraries::find(OsStr::new(name), &search) else { continue };
             let known = |path: &Path| files.iter().any(|file| file.path() == path);
-            if !known(&path) && !is_named(Path::new(name)) {
+            if !known(&path) {
                 let more = closure(&path, &search, |name| self.has_library(name));
                 let more: Vec<_> = more.into_iter().filter(|file| !known(file.path())).collect();
                 files.extend(more);

@@ -192,8 +192,14 @@ pub(crate) struct Loaded<'a> {
 /// Calls `visit` with everything loaded, in glibc's order, until it says `false`; gives what [`present`] would have.
 /// Nothing is unloaded meanwhile. `visit` must not call `dlopen` or `dlsym`: others hold the locks of these when they
 /// wait for the one held here.
-pub(crate) fn for_each(mut visit: impl FnMut(Loaded<'_>) -> bool) -> u64 {
-    let mut state = (0, &mut visit as &mut dyn FnMut(Loaded<'_>) -> bool);
+pub(crate) fn for_each(mut each: impl FnMut(Loaded<'_>) -> bool) -> u64 {
+    let (loaded, unloaded) = visit(&mut each);
+    loaded.wrapping_sub(unloaded)
+}
+
+/// The same, and how many things were loaded and unloaded by then.
+fn visit(each: &mut dyn FnMut(Loaded<'_>) -> bool) -> (u64, u64) {
+    let mut state: VisitState<'_> = ((0, 0), each);
     // SAFETY: the callback gets the pointer that is passed here, while `state` is alive.
     unsafe { libc::dl_iterate_phdr(Some(visit_one), ptr::from_mut(&mut state).cast()) };
     state.0
@@ -228,14 +234,20 @@ pub(crate) fn present() -> u64 {
     for_each(|_| false)
 }
 
-type VisitState<'a> = (u64, &'a mut dyn FnMut(Loaded<'_>) -> bool);
+/// How many things were unloaded since the process began. As long as that does not change, whatever was loaded still is.
+pub(crate) fn unloaded() -> u64 {
+    let mut nothing = |_: Loaded<'_>| false;
+    visit(&mut nothing).1
+}
+
+type VisitState<'a> = ((u64, u64), &'a mut dyn FnMut(Loaded<'_>) -> bool);
 
 unsafe extern "C" fn visit_one(info: *mut libc::dl_phdr_info, _size: usize, state: *mut c_void) -> c_int {
     // SAFETY: `for_each` passes a pointer to its state.
     let state = unsafe { &mut *state.cast::<VisitState<'_>>() };
     // SAFETY: glibc passes a filled struct; every glibc since 2.4 fills all fields.
     let info = unsafe { &*info };
-    state.0 = info.dlpi_adds.wrapping_sub(info.dlpi_subs);
+    state.0 = (info.dlpi_adds, info.dlpi_subs);
     // SAFETY: name and program headers are those of a loaded library, and it stays loaded during the call.
     let loaded = unsafe {
         Loaded {
