@@ -176,7 +176,7 @@ struct Body {
     module: Option<tls::Module>,
     /// Pointed to by TLS descriptors.
     _references: Vec<Arc<Reference>>,
-    mapped: Mapped,
+    mapped: Box<Mapped>,
     /// Without those of the same circle.
     images: Mutex<Vec<Arc<Image>>>,
     libraries: Vec<Arc<Library>>,
@@ -185,7 +185,7 @@ struct Body {
 /// What an image is made of.
 pub(crate) struct Parts {
     pub(crate) name: Box<str>,
-    pub(crate) mapped: Mapped,
+    pub(crate) mapped: Box<Mapped>,
     pub(crate) module: Option<tls::Module>,
     pub(crate) images: Vec<Arc<Image>>,
     pub(crate) libraries: Vec<Arc<Library>>,
@@ -433,7 +433,7 @@ impl Image {
 
     /// The checksum in its note, unchecked.
     pub(crate) fn checksum(&self) -> Option<[u8; 32]> {
-        let Mapped { place, handle, .. } = &self.body.mapped;
+        let Mapped { place, handle, .. } = &*self.body.mapped;
         let at = handle.wrapping_sub(place.base) + note::CHECKSUM_OFFSET;
         // SAFETY: mapped as its segments say, and it stays so as long as `self`.
         unsafe { place.table::<u8>(at as u64, 32) }?.first_chunk().copied()

@@ -99,7 +99,11 @@ pub(crate) enum Memory {
 }
 
 /// Maps `source`; `name` is for bytes, which may get a file in memory of that name.
-pub(crate) fn map(name: &str, source: ImageSource<'_>, options: &LoaderOptions) -> Result<Mapped, MapError> {
+pub(crate) fn map(
+    name: &str,
+    source: ImageSource<'_>,
+    options: &LoaderOptions,
+) -> Result<Box<Mapped>, MapError> {
     let path = source.path().map(Path::to_owned);
     match source {
         ImageSource::File(path_) => {
@@ -131,7 +135,7 @@ fn map_file(
     size: u64,
     path: Option<PathBuf>,
     options: &LoaderOptions,
-) -> Result<Mapped, MapError> {
+) -> Result<Box<Mapped>, MapError> {
     let mut buffer = [MaybeUninit::uninit(); HEADER_BYTES];
     let read = read_at(file, &mut buffer, 0).map_err(MapError::Read)?;
     // SAFETY: that many bytes have been read.
@@ -166,7 +170,7 @@ fn into_arena(
     headers: &Headers,
     extent: usize,
     path: Option<PathBuf>,
-) -> Result<Option<Mapped>, MapError> {
+) -> Result<Option<Box<Mapped>>, MapError> {
     // Where memory cannot be executed that is mapped twice, a mapping of the file may be.
     let Ok(lease) = Lease::new(bytes, headers, extent) else { return Ok(None) };
     let [code, ..] = headers.segments.as_slice() else { return Ok(None) };
@@ -182,7 +186,7 @@ fn map_alone(
     path: Option<PathBuf>,
     options: &LoaderOptions,
     alone: Option<Alone>,
-) -> Result<Mapped, MapError> {
+) -> Result<Box<Mapped>, MapError> {
     let mapping = alone::map(file, &headers, options)?;
     let base = mapping.start().wrapping_sub(headers.first);
     read_tables(headers, base, path, Memory::Own { mapping, _alone: alone })
@@ -194,7 +198,7 @@ fn read_tables(
     base: usize,
     path: Option<PathBuf>,
     memory: Memory,
-) -> Result<Mapped, MapError> {
+) -> Result<Box<Mapped>, MapError> {
     let place = Place { base, segments: headers.segments.clone(), settled: false };
     let (dynamic, mut symbols, handle, layout);
     // SAFETY: in memory as the segments say, and `Mapped` keeps the memory as long as the symbols.
@@ -215,7 +219,7 @@ fn read_tables(
     {
         return Err(ImageError::Truncated("the thread-local segment").into());
     }
-    Ok(Mapped { headers, dynamic, symbols, place, handle, layout, path, memory })
+    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, layout, path, memory }))
 }
 
 impl Memory {

@@ -18,7 +18,7 @@ use std::time::Instant;
 pub(crate) struct Member {
     pub(super) name: Box<str>,
     /// Its memory.
-    pub(crate) mapped: Mapped,
+    pub(crate) mapped: Box<Mapped>,
     pub(super) module: Option<tls::Module>,
     /// The libraries that it needs, but for those that were there from the start.
     pub(super) libraries: Vec<Arc<Library>>,
