@@ -77,12 +77,15 @@ pub struct Unresolved {
     pub demangled: Option<String>,
     /// The version it must have.
     pub version: Option<String>,
+    /// Names like it that somebody has, nearest first; mangled ones as source has them.
+    pub near: Vec<String>,
 }
 
 impl Unresolved {
     /// A symbol of that name, which gets demangled.
     pub fn new(name: &str, version: Option<&str>) -> Self {
-        Self { name: name.to_owned(), demangled: demangle(name), version: version.map(str::to_owned) }
+        let version = version.map(str::to_owned);
+        Self { name: name.to_owned(), demangled: demangle(name), version, near: Vec::new() }
     }
 }
 
@@ -132,6 +135,9 @@ impl fmt::Display for Lines<'_> {
                     write!(f, "{}{layer}", if at > 0 { ", " } else { "" })?;
                 }
             }
+            if !symbol.near.is_empty() {
+                write!(f, "; did you mean {}?", symbol.near.join(", "))?;
+            }
         }
         Ok(())
     }
@@ -143,15 +149,17 @@ mod tests {
 
     #[test]
     fn unresolved_symbols_are_told_in_a_line_each() {
+        let near = vec!["bold".to_owned(), "told".to_owned()];
+        let old = Unresolved { near, ..Unresolved::new("old", Some("V_1")) };
         let error = LoadError::Unresolved {
             unit: "u".into(),
-            symbols: vec![Unresolved::new("_Z4nopei", None), Unresolved::new("old", Some("V_1"))],
+            symbols: vec![Unresolved::new("_Z4nopei", None), old],
             asked: vec![Layer::Unit, Layer::Process],
         };
         assert_eq!(
             error.to_string(),
             "unresolved symbol nope(int) (_Z4nopei), needed by u; asked: the unit itself, the process\n\
-             unresolved symbol old of version V_1, needed by u; asked: the unit itself, the process"
+             unresolved symbol old of version V_1, needed by u; asked: the unit itself, the process; did you mean bold, told?"
         );
     }
 }

@@ -39,6 +39,8 @@ pub enum Layer {
     Archives,
     /// Libraries looked for when nothing else has a symbol.
     OnDemand,
+    /// Functions that Hotbed gives to units instead of glibc's. Explanations name it; no order needs to.
+    Runtime,
 }
 
 impl Layer {
@@ -46,7 +48,7 @@ impl Layer {
     pub(crate) fn is_searched(self) -> bool {
         match self {
             Self::Unit | Self::Host | Self::Images | Self::Process => true,
-            Self::Fresh | Self::Archives | Self::OnDemand => false,
+            Self::Fresh | Self::Archives | Self::OnDemand | Self::Runtime => false,
         }
     }
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Layer {
             Self::Process => "the process",
             Self::Archives => "archives",
             Self::OnDemand => "libraries found on demand",
+            Self::Runtime => "Hotbed itself",
         })
     }
 }
@@ -184,7 +187,7 @@ impl Layers<'_> {
             Layer::Host => self.host.find(query.name),
             Layer::Images => images::find(self, query),
             Layer::Process => self.in_process(query),
-            Layer::Fresh | Layer::Archives | Layer::OnDemand => None,
+            Layer::Fresh | Layer::Archives | Layer::OnDemand | Layer::Runtime => None,
         })
     }
 

@@ -3,6 +3,7 @@
 mod circles;
 #[cfg(any(test, feature = "fuzzing"))]
 mod dry_run;
+mod explain;
 mod library;
 mod load;
 mod namespace;
@@ -11,6 +12,7 @@ mod needed;
 mod tests;
 mod units;
 
+pub use explain::{Answer, Asked, Explanation, Reason, Verdict};
 pub(crate) use library::search_of;
 pub use library::{Library, LibraryRequest};
 pub(crate) use load::Member;
@@ -166,7 +168,7 @@ impl Loader {
     fn quickly(&self, space: &Space, name: Name<'_>) -> Option<Resolution> {
         for layer in &space.order {
             match layer {
-                Layer::Unit | Layer::Fresh => {}
+                Layer::Unit | Layer::Fresh | Layer::Runtime => {}
                 Layer::Host => {
                     if let Some(found) = self.0.host.find(name) {
                         let address = image::address_of(found.value);

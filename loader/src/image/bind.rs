@@ -87,8 +87,59 @@ pub(crate) fn resolve(
     Ok(resolver.plan)
 }
 
+/// What a reference to something that an image does not define gets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Choice {
+    /// A stand-in at this address, whoever else has the name.
+    Always(usize),
+    /// A stand-in at this address, as the process would have answered.
+    Instead(usize),
+    /// This definition.
+    Of(Found),
+    /// Nothing.
+    Nobodys,
+}
+
+/// What a reference to `name` gets from an image that does not define it.
+pub(crate) fn choose(layers: &Layers<'_>, name: Name<'_>, version: Option<&Version>) -> Choice {
+    if let Some(stand_in) = stand_ins::always(name.bytes) {
+        return Choice::Always(stand_in);
+    }
+    match layers.find(&Query { name, version, shared: None }, None) {
+        Some(found) if found.layer == Layer::Process => {
+            stand_ins::instead_of_process(name.bytes).map_or(Choice::Of(found), Choice::Instead)
+        }
+        Some(found) => Choice::Of(found),
+        None => Choice::Nobodys,
+    }
+}
+
+/// What a reference to `index`, which `mapped` defines and exports, gets: its own definition or another one.
+pub(crate) fn choose_defined(
+    mapped: &Mapped,
+    module: Option<usize>,
+    layers: &Layers<'_>,
+    index: u32,
+) -> Result<Found, ImageError> {
+    let plan = Plan::default();
+    let mut resolver = Resolver { mapped, module, layers, plan, held_open: None, provided: Vec::new() };
+    let symbol = mapped.symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
+    let own = resolver.own(symbol)?;
+    if !symbol.is_shared() && !refers(mapped, index)? {
+        // The linker has connected it.
+        return Ok(own);
+    }
+    let name = Name::new(text_of(&mapped.symbols, symbol)?);
+    Ok(resolver.elsewhere(symbol, name, own)?.unwrap_or(own))
+}
+
+/// Whether a relocation refers to a symbol.
+pub(crate) fn refers(mapped: &Mapped, index: u32) -> Result<bool, ImageError> {
+    Ok(tables(mapped)?.into_iter().flatten().any(|relocation| relocation.symbol() == index))
+}
+
 /// The two tables of relocations with addends.
-pub(super) fn tables(mapped: &Mapped) -> Result<[&'static [Rela]; 2], ImageError> {
+pub(crate) fn tables(mapped: &Mapped) -> Result<[&'static [Rela]; 2], ImageError> {
     let mut tables: [&'static [Rela]; 2] = [&[], &[]];
     let ranges = [mapped.dynamic.relocations, mapped.dynamic.jump_relocations];
     for (table, range) in tables.iter_mut().zip(ranges) {
@@ -179,26 +230,21 @@ impl Resolver<'_> {
     }
 
     fn undefined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Slot {
-        if let Some(stand_in) = stand_ins::always(name.bytes) {
-            self.plan.thread_ends |= stand_ins::registers_thread_ends(name.bytes);
-            return Slot::Known(Value::Address(stand_in));
-        }
-        let version = self.mapped.symbols.needed_version(index);
-        match self.layers.find(&Query { name, version, shared: None }, None) {
-            Some(found) => {
-                if found.layer == Layer::Process
-                    && let Some(stand_in) = stand_ins::instead_of_process(name.bytes)
-                {
-                    return Slot::Known(Value::Address(stand_in));
-                }
+        match choose(self.layers, name, self.mapped.symbols.needed_version(index)) {
+            Choice::Always(stand_in) => {
+                self.plan.thread_ends |= stand_ins::registers_thread_ends(name.bytes);
+                Slot::Known(Value::Address(stand_in))
+            }
+            Choice::Instead(stand_in) => Slot::Known(Value::Address(stand_in)),
+            Choice::Of(found) => {
                 self.use_of(found.party);
                 Slot::Known(found.value)
             }
-            None if symbol.binding() == STB_WEAK => {
+            Choice::Nobodys if symbol.binding() == STB_WEAK => {
                 self.plan.absent.push(index);
                 Slot::Absent
             }
-            None => {
+            Choice::Nobodys => {
                 self.plan.missing.push(index);
                 Slot::Absent
             }
@@ -212,16 +258,8 @@ impl Resolver<'_> {
         {
             return Ok(own.value);
         }
-        let shared = symbol.is_shared();
-        let found = if shared {
-            match self.guard(name)? {
-                Some(found) => found,
-                None => self.find_shared(symbol, name),
-            }
-        } else {
-            self.layers.find(&Query { name, version: None, shared: None }, Some(own))
-        };
-        if shared {
+        let found = self.elsewhere(symbol, name, own)?;
+        if symbol.is_shared() {
             match found {
                 Some(found) => self.plan.elsewhere.push((index, found.value)),
                 None => decisions::set(&mut self.plan.own, index),
@@ -230,6 +268,22 @@ impl Resolver<'_> {
         let Some(found) = found else { return Ok(own.value) };
         self.use_of(found.party);
         Ok(found.value)
+    }
+
+    /// What an exported definition of the image is replaced by, if by anything.
+    fn elsewhere(
+        &mut self,
+        symbol: &Symbol,
+        name: Name<'_>,
+        own: Found,
+    ) -> Result<Option<Found>, ImageError> {
+        if !symbol.is_shared() {
+            return Ok(self.layers.find(&Query { name, version: None, shared: None }, Some(own)));
+        }
+        Ok(match self.guard(name)? {
+            Some(found) => found,
+            None => self.find_shared(symbol, name),
+        })
     }
 
     /// Where a shared definition is used from, if not from the image itself.

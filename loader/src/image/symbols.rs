@@ -1,5 +1,9 @@
 //! The dynamic symbol table: what a loaded file defines and what it asks for, found by name and version.
 
+mod listing;
+
+pub(crate) use listing::Holding;
+
 use super::ImageError;
 use super::dynamic::Dynamic;
 use super::elf::*;

@@ -8,6 +8,7 @@
 //! that are nobody's, a name that is not found is asked of `dlsym` after all, before any lock is taken (a thread
 //! inside of `dlopen` holds its lock while it runs constructors, which may well call us).
 
+mod listing;
 mod memo;
 mod tables;
 

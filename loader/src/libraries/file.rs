@@ -4,6 +4,7 @@
 //!
 //! Tables are found by section headers, which give their sizes; a library without them (`sstrip`) is passed over.
 
+use crate::image::SymbolKind;
 use crate::sys::files::{self, FileIdentity};
 use object::elf::{self, FileHeader64, Sym64, Versym};
 use object::read::elf::{FileHeader as _, SectionHeader as _, SectionTable, Sym as _};
@@ -71,6 +72,8 @@ pub(crate) struct Exported<'a> {
     pub(crate) strong: bool,
     /// Whether it is found by those who ask for no version.
     pub(crate) default: bool,
+    /// What it is.
+    pub(crate) kind: SymbolKind,
     index: usize,
 }
 
@@ -187,7 +190,13 @@ impl LibraryFile {
             if name.is_empty() || OF_EVERY_LIBRARY.contains(&name) {
                 continue;
             }
-            if !visit(Exported { name, strong: symbol.st_bind() != elf::STB_WEAK, default, index }) {
+            let kind = match symbol.st_type() {
+                elf::STT_TLS => SymbolKind::Tls,
+                elf::STT_GNU_IFUNC => SymbolKind::IndirectFunction,
+                elf::STT_OBJECT | elf::STT_COMMON => SymbolKind::Data,
+                _ => SymbolKind::Function,
+            };
+            if !visit(Exported { name, strong: symbol.st_bind() != elf::STB_WEAK, default, kind, index }) {
                 break;
             }
         }

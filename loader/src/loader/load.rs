@@ -117,7 +117,7 @@ impl Loader {
         result
     }
 
-    fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Member, LoadError> {
+    pub(super) fn map(&self, name: &str, source: ImageSource<'_>) -> Result<Member, LoadError> {
         let began = Instant::now();
         let unit = || name.to_owned();
         let mapped = map(name, source, &self.0.options).map_err(|error| match error {
@@ -192,7 +192,7 @@ impl Loader {
                 members.iter().zip(&plans).find(|(_, plan)| !plan.missing.is_empty())
             {
                 drop(binding);
-                return Err(unresolved(&member.name, &member.mapped, &plan.missing, space));
+                return Err(self.unresolved(member, &plan.missing, space, members, &view));
             }
             let mut applied = Vec::with_capacity(members.len());
             for (member, plan) in members.iter().zip(&plans) {
@@ -215,7 +215,39 @@ impl Loader {
             return Ok((prepared, order));
         }
     }
+
+    /// The error about symbols that `member` needs and nobody has. To be called without a lock.
+    pub(super) fn unresolved(
+        &self,
+        member: &Member,
+        missing: &[u32],
+        space: &Space,
+        members: &[Member],
+        view: &ProcessView,
+    ) -> LoadError {
+        let mapped = &member.mapped;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let symbols = missing.iter().filter_map(|index| {
+            let symbol = mapped.symbols.get(*index)?;
+            let name = text(mapped.symbols.text(symbol.name.into())?);
+            let version = mapped.symbols.needed_version(*index).map(|version| text(version.name));
+            Some(Unresolved::new(&name, version.as_deref()))
+        });
+        let mut symbols: Vec<_> = symbols.collect();
+        // Where many are missing it is a library, and not a letter.
+        for symbol in symbols.iter_mut().take(FEW) {
+            symbol.near = self.near_misses(space, members, view, &symbol.name);
+        }
+        LoadError::Unresolved {
+            unit: member.name.to_string(),
+            symbols,
+            asked: space.order.iter().copied().filter(|layer| layer.is_searched()).collect(),
+        }
+    }
 }
+
+/// For so many unresolved symbols near misses are looked for.
+const FEW: usize = 8;
 
 /// Makes images of what is bound: those that others need first.
 fn assemble(
@@ -266,21 +298,6 @@ fn assemble(
         }
     }
     done.into_iter().flatten().collect()
-}
-
-pub(super) fn unresolved(unit: &str, mapped: &Mapped, missing: &[u32], space: &Space) -> LoadError {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let symbols = missing.iter().filter_map(|index| {
-        let symbol = mapped.symbols.get(*index)?;
-        let name = text(mapped.symbols.text(symbol.name.into())?);
-        let version = mapped.symbols.needed_version(*index).map(|version| text(version.name));
-        Some(Unresolved::new(&name, version.as_deref()))
-    });
-    LoadError::Unresolved {
-        unit: unit.to_owned(),
-        symbols: symbols.collect(),
-        asked: space.order.iter().copied().filter(|layer| layer.is_searched()).collect(),
-    }
 }
 
 /// Name and version of a symbol that was not found, unless it is one that the compiler's own start-up files refer to

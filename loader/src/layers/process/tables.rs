@@ -98,6 +98,11 @@ impl Tables {
         }
     }
 
+    /// Its symbols; valid as long as it is loaded.
+    pub(super) fn symbols(&self) -> Option<&Symbols> {
+        self.symbols.as_ref()
+    }
+
     /// Whether it defines that version.
     pub(super) fn defines(&self, version: &Version) -> bool {
         self.symbols.as_ref().is_some_and(|symbols| symbols.defines(version))
