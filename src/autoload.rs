@@ -17,6 +17,11 @@ pub(crate) struct Autoload {
 const NAMED: usize = 3;
 
 impl Autoload {
+    /// Who of the system's libraries has what.
+    pub(crate) fn index(&self, cache: &Cache, observer: &dyn Observer) -> &OnDemand {
+        self.index.get_or_init(|| OnDemand::new(cache.store(observer).map(|store| store.root())))
+    }
+
     /// Opens the libraries that have these `symbols`, which `unit` refers to; none when one of the symbols is nowhere, for then the
     /// unit cannot be loaded anyway. Whoever gets them holds them until the unit is bound to them.
     pub(crate) fn open(
@@ -27,7 +32,7 @@ impl Autoload {
         cache: &Cache,
         observer: &dyn Observer,
     ) -> Vec<Arc<Library>> {
-        let index = self.index.get_or_init(|| OnDemand::new(cache.store(observer).map(|store| store.root())));
+        let index = self.index(cache, observer);
         let wanted: Vec<Wanted<'_>> = symbols
             .iter()
             .map(|symbol| (symbol.name.as_bytes(), symbol.version.as_ref().map(String::as_bytes)))

@@ -52,7 +52,9 @@ pub use hotbed_loader::boundary::{
 };
 pub use hotbed_loader::image::{ImageError, LoadTimes};
 pub use hotbed_loader::sys::arguments::ProgramArguments;
-pub use hotbed_loader::{Frame, LoadError};
+pub use hotbed_loader::{
+    Answer, Asked, Explanation, Frame, Layer, LoadError, Reason, SymbolKind, Unresolved, Verdict,
+};
 pub use input::{Archive, Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
 pub use observer::Observer;
 pub use report::Report;

@@ -1,5 +1,7 @@
 //! The runtime: units by name, and how each of them comes to be.
 
+mod explain;
+
 use crate::autoload::Autoload;
 use crate::back_end::BackEnds;
 use crate::builder::RuntimeBuilder;

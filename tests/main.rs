@@ -12,6 +12,7 @@ mod beginning_and_end;
 mod build_image;
 mod debuggers;
 mod exceptions;
+mod explain;
 mod hostile_inputs;
 mod image_shape;
 mod inputs;

@@ -202,7 +202,7 @@ impl Loader {
         Explained { explanation, choice }
     }
 
-    /// Names that are like each of `wanted` and that somebody has.
+    /// Names that are like `wanted` and that somebody has.
     pub(super) fn near_misses(
         &self,
         space: &Space,
@@ -461,15 +461,17 @@ impl Known<'_> {
         let squeezed = |text: &str| text.replace(' ', "");
         let wanted = squeezed(source);
         // Its own letters are in the mangled name, so most names need not be demangled.
-        let end = wanted.find(['(', '<', '[']).unwrap_or(wanted.len());
-        let begin = wanted[..end].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
-        let part = &wanted[begin..end];
-        let part = if wanted.contains("operator") { "" } else { part };
+        let end = source.find(['(', '<', '[']).unwrap_or(source.len());
+        let begin = source[..end].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
+        let part = if source.contains("operator") { "" } else { &source[begin..end] };
+        // The text of a template has the type of its result in front.
+        let with_type = format!(" {source}");
+        let is_wanted = |text: &str| squeezed(text) == wanted || text.ends_with(&with_type);
         let imports = self.members.iter().flat_map(|member| member.mapped.symbols.iter());
         let imports = imports.filter(|(_, symbol, _)| !symbol.is_defined()).map(|(_, _, name)| name);
         imports.chain(self.names()).find_map(|name| {
             let name = std::str::from_utf8(name).ok()?;
-            (name.starts_with("_Z") && name.contains(part) && squeezed(&demangle(name)?) == wanted)
+            (name.starts_with("_Z") && name.contains(part) && is_wanted(&demangle(name)?))
                 .then(|| name.to_owned())
         })
     }

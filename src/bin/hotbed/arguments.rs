@@ -1,4 +1,4 @@
-//! The command line of `hotbed run` and `hotbed image build`: clang's own flags, our options, files, and after `--` the
+//! The command line of `hotbed run`, `hotbed explain` and `hotbed image build`: clang's own flags, our options, files, and after `--` the
 //! program's arguments. Parsed by hand, because clang's grammar decides what is a file and what is a flag's value.
 
 use hotbed::Lang;
@@ -14,6 +14,8 @@ pub(crate) struct Arguments {
     pub(crate) pieces: Vec<Piece>,
     /// Our own options.
     pub(crate) options: Options,
+    /// The symbol that is to be explained.
+    pub(crate) symbol: Option<&'static str>,
     /// What came after `--`.
     pub(crate) program: Vec<&'static CStr>,
 }
@@ -66,6 +68,8 @@ pub(crate) struct Options {
     pub(crate) autoload: bool,
     /// `--verbose`.
     pub(crate) verbose: bool,
+    /// `--json`, when a symbol is explained.
+    pub(crate) json: bool,
     /// `--timings`, `--timings=json`.
     pub(crate) timings: Option<TimingsFormat>,
     /// `--help`.
@@ -90,6 +94,8 @@ pub(crate) enum Purpose {
     Run,
     /// `hotbed image build`.
     BuildImage,
+    /// `hotbed explain`.
+    Explain,
 }
 
 /// Why a command line makes no sense.
@@ -279,6 +285,10 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
             parsed.program = rest.collect();
             break;
         }
+        if purpose == Purpose::Explain && parsed.symbol.is_none() && !bytes.starts_with(b"-") {
+            parsed.symbol = Some(text(argument)?);
+            continue;
+        }
         if bytes == b"-" || !bytes.starts_with(b"-") {
             if explicit.is_none() {
                 undecided.push(parsed.pieces.len());
@@ -308,6 +318,7 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
             "--gdb" if joined.is_none() => options.gdb = true,
             "--autoload" if joined.is_none() => options.autoload = true,
             "--verbose" if joined.is_none() => options.verbose = true,
+            "--json" if joined.is_none() && purpose == Purpose::Explain => options.json = true,
             "--help" | "-h" if joined.is_none() => options.help = true,
             "--entry" => options.entry = Some(utf8(value()?)?),
             "--cache-dir" => options.cache_dir = Some(Path::new(value()?)),
@@ -390,6 +401,9 @@ fn check(parsed: &Arguments, purpose: Purpose) -> Result<(), UsageError> {
     if parsed.options.help {
         return Ok(());
     }
+    if purpose == Purpose::Explain && parsed.symbol.is_none_or(str::is_empty) {
+        return wrong("no symbol is given");
+    }
     if parsed.files().next().is_none() {
         return wrong("no file is given");
     }
@@ -400,8 +414,14 @@ fn check(parsed: &Arguments, purpose: Purpose) -> Result<(), UsageError> {
         Purpose::Run if parsed.options.output.is_some() => wrong(
             "-o makes no sense here: a program that is run leaves no file; `hotbed image build` writes one",
         ),
+        Purpose::Explain if parsed.options.output.is_some() => {
+            wrong("-o makes no sense here: an explanation goes to standard output")
+        }
+        Purpose::Explain if parsed.options.timings.is_some() => {
+            wrong("--timings makes no sense here: nothing is run")
+        }
         Purpose::BuildImage if parsed.options.output.is_none() => wrong("-o OUT.hbi is missing"),
-        Purpose::BuildImage if !parsed.program.is_empty() => {
+        Purpose::BuildImage | Purpose::Explain if !parsed.program.is_empty() => {
             wrong("nothing is run, so nothing can follow `--`")
         }
         Purpose::BuildImage if parsed.files().any(|file| !matches!(file.kind, Kind::Input(_))) => wrong(
@@ -554,6 +574,20 @@ mod tests {
         ] {
             assert!(run(arguments).is_err(), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn an_explanation_wants_a_symbol_before_the_files() {
+        let explain = |arguments: &[&'static CStr]| parse(arguments, Purpose::Explain);
+        let parsed = explain(&[c"-O2", c"--json", c"n::twice(int)", c"-lm", c"a.cpp"]).unwrap();
+        assert_eq!((parsed.symbol, parsed.options.json), (Some("n::twice(int)"), true));
+        assert_eq!(kinds(&parsed), [Kind::Input(Lang::Cpp)]);
+        for arguments in
+            [&[][..], &[c"f"], &[c"", c"a.c"], &[c"f", c"a.c", c"--", c"x"], &[c"f", c"a.c", c"-o", c"x"]]
+        {
+            assert!(explain(arguments).is_err(), "{arguments:?}");
+        }
+        assert_eq!(flags(&run(&[c"--json", c"a.c"]).unwrap()), ["--json"], "clang's to refuse");
     }
 
     #[test]

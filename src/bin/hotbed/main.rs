@@ -9,6 +9,7 @@
 mod arguments;
 mod console;
 mod doctor;
+mod explain;
 mod image;
 mod input;
 mod progress;
@@ -59,7 +60,7 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char, _envp: *c
     }
 }
 
-/// `run` and `image build` speak clang's grammar and take their own path, without a general parser; `run` must be quick.
+/// `run`, `explain` and `image build` speak clang's grammar and take their own path, without a general parser; `run` must be quick.
 fn dispatch(arguments: &[&'static CStr], started: Instant) -> Outcome {
     let (command, rest) = match arguments {
         [_, command, rest @ ..] => (command.to_bytes(), rest),
@@ -67,6 +68,7 @@ fn dispatch(arguments: &[&'static CStr], started: Instant) -> Outcome {
     };
     match (command, rest) {
         (b"run", rest) => run::run(rest, started),
+        (b"explain", rest) => Outcome::Status(explain::explain(rest)),
         (b"worker", [descriptor]) => Outcome::Status(worker::serve(descriptor)),
         (b"image", [sub, rest @ ..]) if *sub == c"build" => Outcome::Status(image::build(rest, started)),
         _ => Outcome::Status(usage::command(arguments)),

@@ -32,6 +32,31 @@ Options:
 The exit status is the program's; 1 when it could not be started, 2 for a command line that makes no sense.
 ";
 
+/// `hotbed explain --help`.
+pub(crate) const EXPLAIN: &str = "\
+Says who has a symbol, who is asked for it, in order, what each says, and why the winner wins.
+
+Usage: hotbed explain [CLANG FLAGS] [OPTIONS] SYMBOL FILE...
+
+SYMBOL is a name as the linker sees it or, of C++, as the source has it: printf, _Z5twicei, 'n::twice(int)'.
+FILE... is compiled, linked and mapped as `hotbed run` does it, and not started; other symbols may be missing. The answer is for a
+reference from the first unit that refers to the symbol.
+
+Options:
+  --json               every field, as one object on one line
+  --autoload           say too which libraries of the system have a symbol that nobody else has
+  --entry SYMBOL       as for `hotbed run` [default: main]
+  --lang LANG          language of sources and of standard input: c, c++, ir, bitcode, object, archive, image, shared
+  --no-cache           neither read nor write the store
+  --cache-dir DIR      where the store is [default: $XDG_CACHE_HOME/hotbed or ~/.cache/hotbed]
+  --isolate            compile in a worker process
+  --verbose            say what is done
+  --help               this text
+
+The exit status is 0 when somebody has it, 1 when nobody has (names like it are shown) or something is wrong with the
+files, 2 for a command line that makes no sense.
+";
+
 /// `hotbed image build --help`.
 pub(crate) const IMAGE_BUILD: &str = "\
 Compiles and links files into one image.
@@ -74,6 +99,9 @@ enum Command {
     /// Run sources, IR, objects and images as if they were an executable
     #[command(override_help = RUN)]
     Run,
+    /// Say who has a symbol, who is asked for it, and why the winner wins
+    #[command(override_help = EXPLAIN)]
+    Explain,
     /// Make images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -92,13 +120,15 @@ enum ImageCommand {
     Build,
 }
 
-/// Everything but `run` and `image build` with arguments.
+/// Everything but `run`, `explain` and `image build` with arguments.
 pub(crate) fn command(arguments: &[&'static CStr]) -> Status {
     let arguments = arguments.iter().map(|argument| OsStr::from_bytes(argument.to_bytes()));
     let status = match Cli::try_parse_from(arguments) {
         Ok(Cli { command: Command::Doctor { cache_dir } }) => doctor::examine(cache_dir.as_deref()),
-        // Both have been dealt with before the general parser is asked.
-        Ok(Cli { command: Command::Run | Command::Image(ImageCommand::Build) }) => Status::Usage,
+        // These have been dealt with before the general parser is asked.
+        Ok(Cli { command: Command::Run | Command::Explain | Command::Image(ImageCommand::Build) }) => {
+            Status::Usage
+        }
         Err(error) => {
             // Nobody is there to be told when this cannot be written.
             let _ = error.print();

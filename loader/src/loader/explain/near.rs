@@ -1,7 +1,7 @@
 //! Near misses: names that somebody has and that are like one that nobody has.
 //!
 //! Two names are near when few letters have to be changed, added, left out or swapped with their neighbours to make one of
-//! the other; names of C++ also when their demangled texts are, or when they are the same but for scope and
+//! the other; names of C++ also when their demangled texts are, or when they are near but for scope and
 //! parameters (`helper(int)`, `n::helper(long)`, and `helper` of C, where an `extern "C"` is missing).
 
 use crate::error::demangle;
@@ -69,22 +69,43 @@ impl Nearest {
         if !mangled || self.plain.len() < 2 || name.len() > 4 * self.text.len() + 64 {
             return None;
         }
-        let same_plain = name.contains(&self.plain);
         let limit = limit(self.wanted.len());
-        if !same_plain && (!self.text.contains('(') || name.len().abs_diff(self.wanted.len()) > 2 * limit) {
+        let like_plain = identifiers(name).any(|part| self.is_like_plain(part));
+        let like_all = self.text.contains('(') && name.len().abs_diff(self.wanted.len()) <= 2 * limit;
+        if !like_plain && !like_all {
             return None;
         }
-        let text = demangle(name)?;
-        if text == self.text {
-            return None;
+        let text = demangle(name).filter(|text| *text != self.text)?;
+        match near(&self.text, letters(&self.text), &text) {
+            Some(distance) => Some((distance, text)),
+            None if like_plain && self.is_like_plain(plain(&text)) => {
+                Some((strsim::osa_distance(&self.text, &text), text))
+            }
+            None => None,
         }
-        let close = near(&self.text, letters(&self.text), &text);
-        if close.is_some() {
-            return close.map(|distance| (distance, text));
-        }
-        (same_plain && plain(&text) == self.plain)
-            .then(|| (strsim::osa_distance(&self.text, &text), text.clone()))
     }
+
+    fn is_like_plain(&self, name: &str) -> bool {
+        name == self.plain || near(&self.plain, letters(&self.plain), name).is_some()
+    }
+}
+
+/// The identifiers in a mangled name, each of which has its length in front; and some text that only looks so.
+fn identifiers(mangled: &str) -> impl Iterator<Item = &str> {
+    let mut rest = mangled;
+    std::iter::from_fn(move || {
+        loop {
+            let from = rest.find(|c: char| c.is_ascii_digit())?;
+            let digits = rest[from..].bytes().take_while(u8::is_ascii_digit).count();
+            let (length, after) = rest[from..].split_at(digits);
+            rest = after;
+            if let Some((part, after)) = length.parse().ok().and_then(|length| after.split_at_checked(length))
+            {
+                rest = after;
+                return Some(part);
+            }
+        }
+    })
 }
 
 /// How many changes are few.
@@ -159,7 +180,7 @@ mod tests {
     #[test]
     fn few_changes_are_near_and_the_nearest_comes_first() {
         let names = ["printf", "help", "helper_of_all", "helper2", "hleper", "helper", "puts"];
-        assert_eq!(nearest("helpr", &names), ["helper", "help", "helper2", "hleper"]);
+        assert_eq!(nearest("helpr", &names), ["help", "helper", "helper2", "hleper"]);
         assert_eq!(nearest("helper", &["helper"]), [""; 0], "it is not its own near miss");
         assert_eq!(nearest("ab", &["cd", "ac", "a"]), ["ac", "a"]);
         let many: Vec<String> = (0..20).map(|number| format!("helper{number}")).collect();
@@ -171,9 +192,17 @@ mod tests {
     fn cpp_names_are_near_by_what_they_mean() {
         // twice(int), n::twice(long), thrice(int)
         let names = ["_Z5twicei", "_ZN1n5twiceEl", "_Z6thricei", "twice"];
-        assert_eq!(nearest("_Z5twiced", &names), ["twice(int)", "twice", "thrice(int)", "n::twice(long)"]);
+        assert_eq!(nearest("_Z5twiced", &names), ["twice(int)", "twice", "n::twice(long)"]);
         assert_eq!(nearest("twice", &names), ["twice(int)", "n::twice(long)"]);
         assert_eq!(nearest("twice(char)", &names)[..2], ["twice", "twice(int)"]);
+    }
+
+    #[test]
+    fn identifiers_are_found_in_mangled_names() {
+        let all = |name| identifiers(name).collect::<Vec<_>>();
+        assert_eq!(all("_ZN1n5twiceEl"), ["n", "twice"]);
+        assert_eq!(all("_Z99short"), [""; 0]);
+        assert_eq!(all("_Z99999999999999999999999x2ab"), ["ab"]);
     }
 
     #[test]

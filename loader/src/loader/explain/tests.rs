@@ -123,7 +123,7 @@ fn what_is_explained_is_what_binding_writes() {
     let folder = Folder::new();
     let c = folder.image(
         "plain.c",
-        "#define _GNU_SOURCE\n#include <stdio.h>\n#include <dlfcn.h>\n#include <string.h>\n#include <time.h>\n#include <errno.h>\n
+        "#define _GNU_SOURCE\n#include <stdio.h>\n#include <stdlib.h>\n#include <dlfcn.h>\n#include <string.h>\n#include <time.h>\n#include <errno.h>\n
          __attribute__((weak)) int nobody(void); __attribute__((weak)) int init(void) { return 3; } __thread int t;
          extern int host; extern char **environ; int shared_name = 4; int strange(void) { return 5; }
          void *all[] = { printf, dladdr, dlsym, memcpy, strlen, &stdout, &environ, nobody, init, &shared_name, time, getenv };
@@ -229,7 +229,7 @@ fn the_first_weak_copy_counts() {
     assert_eq!((asked.layer, answer.unit.as_str(), answer.weak), (Layer::Images, "one", true));
     assert_eq!(shared.asked[0].answers[0].verdict, Verdict::NotCounted(Reason::Replaced), "{shared}");
     // A plain name of the process does not replace a unit's own.
-    let plain = explain_for(&loader, &one, "getpid");
+    let plain = explain_for(&crate::testing::loader(), &one, "getpid");
     assert!(plain.to_string().contains("not counted: a plain name does not replace a unit's own"), "{plain}");
     // Together with another that is not loaded either.
     let sources = [("a", ImageSource::File(&one)), ("b", ImageSource::File(&two))];
@@ -282,7 +282,7 @@ fn near_misses_are_named_when_nobody_has_it() {
     let folder = Folder::new();
     let image = folder.image(
         "u.c",
-        "int helper(int x) { return x; } int helpr(int); int f(void) { return helpr(1) + hst(); }",
+        "int helper(int x) { return x; } int helpr(int); int hst(void); int f(void) { return helpr(1) + hst(); }",
         &[],
     );
     let loader = loader();

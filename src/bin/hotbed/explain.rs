@@ -1,0 +1,148 @@
+//! `hotbed explain`: says who has a symbol that the files refer to, who is asked for it, and why the winner wins. What
+//! is given is compiled and mapped as for `hotbed run`, and not started.
+
+use crate::arguments::{self, Kind, Purpose};
+use crate::{Status, console, input, usage};
+use hotbed::{Answer, Asked, Explanation, Image, Layer, Load, Reason, SharedLibrary, SymbolKind, Verdict};
+use std::ffi::CStr;
+use std::fmt::Write as _;
+use std::io::Write;
+
+/// `hotbed explain` with the arguments after `explain`.
+pub(crate) fn explain(arguments: &[&'static CStr]) -> Status {
+    match try_explain(arguments) {
+        Ok(status) | Err(status) => status,
+    }
+}
+
+fn try_explain(arguments: &[&'static CStr]) -> Result<Status, Status> {
+    let parsed =
+        arguments::parse(arguments, Purpose::Explain).map_err(|error| console::usage(&error, "explain"))?;
+    if parsed.options.help {
+        return Err(usage::help(usage::EXPLAIN));
+    }
+    input::readable(&parsed)?;
+    // The parser saw it.
+    let symbol = parsed.symbol.ok_or(Status::Usage)?;
+    let fail = |error| console::fail(&error);
+    let runtime = input::runtime(&parsed.options, None).map_err(fail)?;
+    // In the order in which they are loaded when they are run.
+    let mut units: Vec<Load> = Vec::new();
+    for file in parsed.files() {
+        match file.kind {
+            Kind::SharedLibrary => units.push(SharedLibrary::path(file.path()).into()),
+            Kind::Image => units.push(Image::file(file.path()).into()),
+            Kind::Input(_) => {}
+        }
+    }
+    if let Some(program) = input::program(&parsed)? {
+        units.push(program.entry(parsed.options.entry.unwrap_or("main")).into());
+    }
+    let explanation = runtime.explain_with(units, symbol).map_err(fail)?;
+    runtime.shut_down_workers();
+    let text = if parsed.options.json { json(&explanation) } else { explanation.to_string() };
+    let mut out = std::io::stdout();
+    // Nobody is there to be told when this cannot be written.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    Ok(if explanation.winner().is_some() { Status::Success } else { Status::Failure })
+}
+
+/// Every field, as one object on one line.
+fn json(explanation: &Explanation) -> String {
+    let Explanation { symbol, demangled, version, needed_by, asked, near } = explanation;
+    let winner = explanation.winner().map(|(asked, answer)| {
+        object(&[("layer", string(layer_key(asked.layer))), ("unit", string(&answer.unit))])
+    });
+    object(&[
+        ("symbol", string(symbol)),
+        ("demangled", optional(demangled)),
+        ("version", optional(version)),
+        ("needed_by", optional(needed_by)),
+        ("asked", array(asked.iter().map(asked_json))),
+        ("winner", winner.unwrap_or_else(|| "null".to_owned())),
+        ("why", explanation.why().map_or_else(|| "null".to_owned(), string)),
+        ("near", array(near.iter().map(|name| string(name)))),
+    ])
+}
+
+fn asked_json(asked: &Asked) -> String {
+    object(&[
+        ("layer", string(layer_key(asked.layer))),
+        ("answers", array(asked.answers.iter().map(answer_json))),
+        ("remark", optional(&asked.remark)),
+    ])
+}
+
+fn answer_json(answer: &Answer) -> String {
+    let kind = match answer.kind {
+        SymbolKind::Function => "function",
+        SymbolKind::Data => "variable",
+        SymbolKind::Tls => "thread-local",
+        SymbolKind::IndirectFunction => "indirect-function",
+    };
+    let (verdict, reason) = match answer.verdict {
+        Verdict::Used => ("used", None),
+        Verdict::Shadowed => ("shadowed", None),
+        Verdict::NotCounted(reason) => ("not-counted", Some(reason)),
+    };
+    object(&[
+        ("unit", string(&answer.unit)),
+        ("kind", string(kind)),
+        ("weak", answer.weak.to_string()),
+        ("version", optional(&answer.version)),
+        ("verdict", string(verdict)),
+        ("reason", optional(&reason.as_ref().map(Reason::to_string))),
+    ])
+}
+
+fn layer_key(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Unit => "unit",
+        Layer::Host => "host",
+        Layer::Fresh => "fresh",
+        Layer::Images => "images",
+        Layer::Process => "process",
+        Layer::Archives => "archives",
+        Layer::OnDemand => "on-demand",
+        Layer::Runtime => "hotbed",
+    }
+}
+
+fn object(fields: &[(&str, String)]) -> String {
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+fn array(values: impl Iterator<Item = String>) -> String {
+    format!("[{}]", values.collect::<Vec<_>>().join(","))
+}
+
+fn optional(text: &Option<String>) -> String {
+    text.as_ref().map_or_else(|| "null".to_owned(), |text| string(text))
+}
+
+/// A string of JSON.
+fn string(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            // Writing to a String cannot fail.
+            '\0'..=' ' if letter != ' ' => drop(write!(quoted, "\\u{:04x}", u32::from(letter))),
+            _ => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_quoted() {
+        assert_eq!(string("a\"b\\c\n ä"), "\"a\\\"b\\\\c\\u000a ä\"");
+        assert_eq!(object(&[("a", array(["1".to_owned(), string("x")].into_iter()))]), "{\"a\":[1,\"x\"]}");
+    }
+}
