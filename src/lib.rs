@@ -41,6 +41,7 @@ mod report;
 mod runtime;
 mod symbol;
 mod unit;
+mod unload;
 #[doc(hidden)]
 pub mod worker;
 
@@ -61,3 +62,4 @@ pub use report::Report;
 pub use runtime::Runtime;
 pub use symbol::Symbol;
 pub use unit::Unit;
+pub use unload::Unload;

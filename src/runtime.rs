@@ -15,6 +15,7 @@ use crate::output;
 use crate::provenance::{Identity, Provenance};
 use crate::report::Report;
 use crate::unit::{Body, Parts, Unit};
+use crate::unload::{self, Unload};
 use hotbed_loader::boundary::{Content, Failure, FailureKind, Reply, Request};
 use hotbed_loader::image::ImageSource;
 use hotbed_loader::store::Key;
@@ -120,6 +121,29 @@ impl Runtime {
             Kind::Image(place) => self.load_image(&name, &place),
             Kind::Library(library) => self.load_library(&name, library),
         }
+    }
+
+    /// Unloads several units together, which may be bound to each other: those that were loaded last end first. Only who
+    /// is bound from outside stands in the way.
+    ///
+    /// # Errors
+    /// As for [`Unit::unload`]; then none is unloaded. A unit of another runtime is one as well.
+    pub fn unload(&self, units: &[Unit]) -> Result<(), Error> {
+        self.unload_with(units, Unload::refusing())
+    }
+
+    /// The same, with what stands in the way treated as `how` says.
+    ///
+    /// # Errors
+    /// As for [`Unit::unload_with`]; then none is unloaded.
+    pub fn unload_with(&self, units: &[Unit], how: Unload) -> Result<(), Error> {
+        if let Some(unit) =
+            units.iter().find(|unit| !std::ptr::eq(unit.runtime().as_ptr(), Arc::as_ptr(&self.inner)))
+        {
+            let reason = "it is of another runtime".to_owned();
+            return Err(Error::Unload { unit: unit.name().to_owned(), reason });
+        }
+        unload::together(units, how)
     }
 
     /// Compiles and links without loading, and writes the image to the file `path`. What is there is replaced as a whole.

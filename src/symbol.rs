@@ -4,7 +4,9 @@ use crate::unit::Hold;
 use std::fmt;
 use std::ops::Deref;
 
-/// A function or variable of a unit, with the type it was asked for. The unit cannot be unloaded while it lives.
+/// A function or variable of a unit, with the type it was asked for. The unit cannot be unloaded while it lives,
+/// but by force ([`Unload::forced`](crate::Unload::forced)): then it leads to where it did before, and nothing else will ever be
+/// found there, so that using it faults ([`Symbol::is_valid`]).
 ///
 /// Copying the value out of it (a function pointer is `Copy`) gives up that guarantee.
 pub struct Symbol<T> {
@@ -20,6 +22,11 @@ impl<T> Symbol<T> {
     /// Name of the unit it belongs to.
     pub fn unit(&self) -> &str {
         self.hold.unit()
+    }
+
+    /// Whether the unit is still loaded: always, unless it was unloaded by force.
+    pub fn is_valid(&self) -> bool {
+        self.hold.is_loaded()
     }
 }
 

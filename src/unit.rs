@@ -3,8 +3,9 @@
 use crate::error::Error;
 use crate::provenance::{Identity, Provenance};
 use crate::report::Report;
-use crate::runtime::{self, WeakRuntime};
+use crate::runtime::WeakRuntime;
 use crate::symbol::Symbol;
+use crate::unload::{self, Unload};
 use hotbed_loader::boundary::Dependency;
 use hotbed_loader::{Image, Library};
 use parking_lot::{Mutex, RwLock};
@@ -52,7 +53,7 @@ pub(crate) struct Parts {
     pub(crate) runtime: WeakRuntime,
 }
 
-/// Keeps a unit from being unloaded.
+/// Keeps a unit from being unloaded otherwise than by force.
 pub(crate) struct Hold {
     unit: Arc<Inner>,
 }
@@ -135,39 +136,22 @@ impl Unit {
         self.find(name).ok().map(|(address, _)| address)
     }
 
-    /// Unloads it: its destructors run on this thread, then its memory is given back. Other handles of it stay valid but
-    /// have no symbols any more.
+    /// Unloads it: its destructors run on this thread, those of the `thread_local` objects of this thread first, then its
+    /// memory is given back. Other handles of it stay valid but have no symbols any more.
     ///
     /// # Errors
-    /// When a [`Symbol`] of it is held, or another unit or an open library is bound to it; then nothing changes.
+    /// When a [`Symbol`] of it is held, another unit or an open library is bound to it, or another thread has destructors
+    /// of its `thread_local` objects to call; then nothing changes.
     pub fn unload(&self) -> Result<(), Error> {
-        let fail = |reason: String| Error::Unload { unit: self.inner.name.clone(), reason };
-        let mut body = self.inner.body.write();
-        let held = self.inner.held.load(Ordering::Acquire);
-        if held != 0 {
-            return Err(fail(format!("{held} of its symbols are held")));
-        }
-        let bound = match body.as_ref() {
-            None => return Err(fail("it is unloaded already".into())),
-            Some(Body::Image(image)) => !image.retire(),
-            Some(Body::Library(library)) => Arc::strong_count(library) > 1,
-        };
-        if bound {
-            // Looking at other units takes their locks.
-            drop(body);
-            return Err(fail(self.bound_by()));
-        }
-        let body = {
-            let taken = body.take();
-            drop(body);
-            taken
-        };
-        if let Some(runtime) = self.inner.runtime.upgrade() {
-            runtime::forget(&runtime, &self.inner.name, self);
-        }
-        // Destructors may call anything, this runtime too: no lock is held.
-        drop(body);
-        Ok(())
+        self.unload_with(Unload::refusing())
+    }
+
+    /// The same, with what stands in the way treated as `how` says.
+    ///
+    /// # Errors
+    /// When something stands in the way all the same, or when it is unloaded already; then nothing changes.
+    pub fn unload_with(&self, how: Unload) -> Result<(), Error> {
+        unload::together(std::slice::from_ref(self), how)
     }
 
     /// Whether both are handles of the same unit.
@@ -190,28 +174,21 @@ impl Unit {
         self.inner.provenance.lock().check().map_err(|changed| format!("and {changed} since then"))
     }
 
-    /// Who is bound to it, in words.
-    fn bound_by(&self) -> String {
-        let mut users: Vec<String> = match (self.inner.runtime.upgrade(), self.image()) {
-            (Some(runtime), Some(image)) => runtime::units(&runtime)
-                .iter()
-                .filter(|unit| {
-                    unit.image()
-                        .is_some_and(|user| user.bound_to().iter().any(|used| Arc::ptr_eq(used, &image)))
-                })
-                .map(|unit| unit.name().to_owned())
-                .collect(),
-            _ => Vec::new(),
-        };
-        users.extend(self.image().iter().flat_map(|image| image.libraries_bound()));
-        if users.is_empty() {
-            "other units are bound to it".into()
-        } else {
-            format!("{} {} bound to it", users.join(", "), if users.len() == 1 { "is" } else { "are" })
-        }
+    /// The lock of what is loaded.
+    pub(crate) fn body(&self) -> &RwLock<Option<Body>> {
+        &self.inner.body
     }
 
-    fn image(&self) -> Option<Arc<Image>> {
+    /// How many symbols of it are held.
+    pub(crate) fn held(&self) -> usize {
+        self.inner.held.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn runtime(&self) -> &WeakRuntime {
+        &self.inner.runtime
+    }
+
+    pub(crate) fn image(&self) -> Option<Arc<Image>> {
         match self.inner.body.read().as_ref()? {
             Body::Image(image) => Some(Arc::clone(image)),
             Body::Library(_) => None,
@@ -250,6 +227,11 @@ impl Hold {
 
     pub(crate) fn unit(&self) -> &str {
         &self.unit.name
+    }
+
+    /// Whether the unit is still loaded.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.unit.body.read().is_some()
     }
 }
 

@@ -26,4 +26,5 @@ mod seen;
 mod store;
 mod support;
 mod thread_locals;
+mod unloading;
 mod worker;

@@ -22,16 +22,20 @@ pub mod note;
 pub(crate) mod place;
 mod ready;
 pub(crate) mod registry;
+mod sever;
 pub(crate) mod symbols;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
+mod trap;
+mod unload;
 mod unwind;
 pub(crate) mod versions;
 
 pub(crate) use cycle::Cycle;
 pub use error::ImageError;
 pub use map::ImageSource;
+pub use unload::{Obstacles, wait_for_change};
 
 use crate::debug::{LoadedCode, Told};
 use crate::facade::{Facade, OfferedTo};
@@ -60,6 +64,7 @@ use std::time::{Duration, Instant};
 use symbols::{Name, Symbols};
 use tls::Reference;
 use tls::ends::Pending;
+use trap::Traps;
 
 /// What a symbol is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,7 +145,8 @@ pub struct LoadTimes {
 /// A mapped, bound and initialised image.
 ///
 /// Any thread may use it. When the last `Arc` goes, in whichever thread that is, its destructors run, then it is
-/// unmapped; if a thread still has destructors of its thread-local variables to call, it stays for good instead.
+/// unmapped; if another thread still has destructors of its thread-local variables to call, it stays for good instead
+/// ([`Image::retire`] says so before).
 pub struct Image {
     name: Box<str>,
     times: OnceLock<LoadTimes>,
@@ -158,7 +164,7 @@ pub struct Image {
     /// How many images are bound to this one.
     binders: AtomicUsize,
     /// The others that it needs and that need it.
-    cycle: Option<Arc<Cycle>>,
+    cycle: Mutex<Option<Arc<Cycle>>>,
     body: ManuallyDrop<Body>,
 }
 
@@ -168,6 +174,8 @@ struct Body {
     exported: Mutex<Option<Facade>>,
     /// Whether its constructors were called, or some of them.
     started: AtomicBool,
+    /// Whether it is unloaded by force: then nothing keeps it.
+    forced: AtomicBool,
     end: OnceLock<End>,
     unwind: OnceLock<(registry::Entry, Option<Registration>)>,
     pending: Option<Pending>,
@@ -177,6 +185,8 @@ struct Body {
     /// Pointed to by TLS descriptors.
     _references: Vec<Arc<Reference>>,
     mapped: Box<Mapped>,
+    /// Where it is led instead of to images that were unloaded by force.
+    traps: Mutex<Vec<Traps>>,
     /// Without those of the same circle.
     images: Mutex<Vec<Arc<Image>>>,
     libraries: Vec<Arc<Library>>,
@@ -225,10 +235,11 @@ impl Image {
                 sequence,
                 this: this.clone(),
                 in_table: OnceLock::new(),
-                cycle,
+                cycle: Mutex::new(cycle),
                 body: ManuallyDrop::new(Body {
                     exported: Mutex::new(None),
                     started: AtomicBool::new(false),
+                    forced: AtomicBool::new(false),
                     end: OnceLock::new(),
                     unwind: OnceLock::new(),
                     pending: plan.thread_ends.then(|| Pending::new(mapped.handle)),
@@ -236,49 +247,12 @@ impl Image {
                     module,
                     _references: std::mem::take(&mut applied.references),
                     mapped,
+                    traps: Mutex::default(),
                     images: Mutex::new(images),
                     libraries,
                 }),
             }
         })
-    }
-
-    /// Takes the image out of its namespace, so that no image can be bound to it any more, unless one is: then it
-    /// stays, and the answer is `false`. Afterwards it ends where its owner lets go of it; other threads, which may be
-    /// resolving symbols at the moment, are waited for.
-    pub fn retire(self: &Arc<Self>) -> bool {
-        Self::retire_together(std::slice::from_ref(self))
-    }
-
-    /// The same for several images, which may be bound to each other.
-    pub fn retire_together(images: &[Arc<Self>]) -> bool {
-        let Some(first) = images.first() else { return true };
-        // Partners must not be let go of under the lock.
-        let partners: Vec<_> = images.iter().map(|image| image.partners()).collect();
-        let partners_among = |image: &Arc<Self>| {
-            let at = images.iter().position(|other| Arc::ptr_eq(other, image)).unwrap_or(0);
-            partners[at].iter().all(|partner| images.iter().any(|other| Arc::ptr_eq(other, partner)))
-        };
-        {
-            // Who binds holds the lock from the look-up to the moment when it is counted.
-            let _binding = first.space.common.binding.lock();
-            let among = |image: &Arc<Self>| images.iter().filter(|other| other.is_bound_to(image)).count();
-            let is_used = |image: &Arc<Self>| image.binders.load(Ordering::Relaxed) > among(image);
-            let is_offered = |image: &Arc<Self>| !image.offered_to.is_empty();
-            if images.iter().any(|image| is_used(image) || is_offered(image) || !partners_among(image)) {
-                return false;
-            }
-            images.iter().for_each(|image| image.space.remove_locked(image));
-        }
-        drop(partners);
-        let patience = Instant::now() + Duration::from_millis(200);
-        for image in images {
-            let known = images.iter().filter(|other| other.is_bound_to(image)).count();
-            while Arc::strong_count(image) > 1 + known && Instant::now() < patience {
-                std::thread::yield_now();
-            }
-        }
-        true
     }
 
     /// Completes the image: what needs its code to run, protection, unwind tables, destructors.
@@ -304,9 +278,6 @@ impl Image {
             let known = self.make_known()?;
             let _ = body.unwind.set((known, unwind::register(&body.mapped)?));
             let _ = body.end.set(end);
-            if let Some(end) = body.end.get() {
-                end.register().map_err(StartError::System)?;
-            }
             beginning
         };
         Ok(Startable { image: Arc::clone(self), beginning })
@@ -451,10 +422,6 @@ impl Image {
         images
     }
 
-    fn is_bound_to(&self, other: &Arc<Self>) -> bool {
-        self.body.images.lock().iter().any(|image| Arc::ptr_eq(image, other))
-    }
-
     /// Its place in the load order.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
@@ -478,6 +445,11 @@ impl Image {
     /// The libraries that it holds open.
     pub(crate) fn libraries(&self) -> &[Arc<Library>] {
         &self.body.libraries
+    }
+
+    /// Whether it holds `library` open.
+    pub fn is_bound_to_library(&self, library: &Arc<Library>) -> bool {
+        self.libraries().iter().any(|known| Arc::ptr_eq(known, library))
     }
 
     /// Names of the libraries that are bound to it: it stays as long as any of them is open.
@@ -547,6 +519,13 @@ impl Image {
         drop(self.ready.fail_unless_told());
     }
 
+    /// The same, unless it is started.
+    pub(crate) fn give_up_unless_started(&self) {
+        if !self.body.started.load(Ordering::Acquire) {
+            self.give_up();
+        }
+    }
+
     /// Waits until its constructors have run, if another thread is at that; false if they never will.
     pub(crate) fn wait(&self) -> bool {
         self.ready.wait()
@@ -571,42 +550,66 @@ impl From<ImageError> for StartError {
 }
 
 impl Startable {
-    /// Runs the constructors. `map` and `bind` are the times that the steps before took.
-    pub(crate) fn start(self, arguments: &ProgramArguments, map: Duration, bind: Duration) {
+    /// Runs the constructors. `map` and `bind` are the times that the steps before took. What is started earlier ends
+    /// later, all of it, at the end of the process too.
+    ///
+    /// # Errors
+    /// What the system says; then nothing has run.
+    pub(crate) fn start(
+        self,
+        arguments: &ProgramArguments,
+        map: Duration,
+        bind: Duration,
+    ) -> Result<(), StartError> {
         let Self { image, beginning } = self;
         let failed = image.ready.fail_unless_told();
         let bound = Instant::now();
+        if let Some(end) = image.body.end.get() {
+            // SAFETY: the image stays as long as what is registered here.
+            unsafe { end.register() }.map_err(StartError::System)?;
+        }
         image.body.started.store(true, Ordering::Release);
         // SAFETY: bound; loading an image means calling its constructors.
         unsafe { beginning.run(arguments) };
         let _ = image.times.set(LoadTimes { map, bind, init: bound.elapsed() });
         failed.told();
+        Ok(())
     }
 }
 
 impl Body {
     /// Runs what is to be run at the end of the image; false if it must stay mapped.
     fn finish(&self) -> bool {
-        let stays = || self.pending.as_ref().is_some_and(Pending::any);
-        // As `dlclose` has it: an image that a thread will call at its end stays as a whole, with its destructors
-        // left to the end of the process.
+        let forced = self.forced.load(Ordering::Acquire);
+        let stays = || !forced && self.pending.as_ref().is_some_and(|pending| pending.threads() > 0);
+        // As `dlclose` has it: an image that another thread will call at its end stays as a whole, with its destructors
+        // left to the end of the process. Whoever unloads it in order has looked before.
         if stays() {
             return false;
         }
+        // As at the end of the process: what is thread-local goes first, and whatever destructors make of it again.
+        // SAFETY: still mapped; the last owner is gone, so its code ends here.
+        let run_own = || self.pending.iter().for_each(|pending| unsafe { pending.run_own() });
+        run_own();
         if let Some(end) = self.end.get() {
             if !self.started.load(Ordering::Acquire) {
                 end.cancel();
             }
-            // SAFETY: still mapped; the last owner is gone, so its code ends here.
+            // SAFETY: as above.
             unsafe { end.finish() };
         }
+        run_own();
         // Somebody who is never unloaded may be bound to what it shows.
         let shown = self.exported.lock().take();
-        !stays() && shown.is_none_or(Facade::close)
+        let shut = shown.is_none_or(Facade::close);
+        forced || (!stays() && shut)
     }
 
     /// Lets go of the memory and of everything else.
-    fn release(self) {
+    fn release(mut self) {
+        if *self.forced.get_mut() {
+            self.mapped.memory.keep_addresses();
+        }
         for used in self.images.lock().iter() {
             used.binders.fetch_sub(1, Ordering::Relaxed);
         }
@@ -618,7 +621,7 @@ impl Drop for Image {
         self.space.remove(self);
         // SAFETY: done once, here, and nothing of the body is used afterwards but by who gets it.
         let body = unsafe { ManuallyDrop::take(&mut self.body) };
-        match self.cycle.take() {
+        match self.cycle.get_mut().take() {
             Some(cycle) => cycle.end(self.sequence, body),
             None if body.finish() => body.release(),
             None => std::mem::forget(body),

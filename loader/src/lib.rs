@@ -21,7 +21,9 @@ mod testing;
 
 pub use debug::Frame;
 pub use error::{LoadError, Unresolved, demangle};
-pub use image::{Definition, Export, Image, ImageError, ImageSource, Import, LoadTimes, SymbolKind};
+pub use image::{
+    Definition, Export, Image, ImageError, ImageSource, Import, LoadTimes, Obstacles, SymbolKind,
+};
 pub use layers::{Layer, Resolution};
 pub use loader::{Answer, Asked, Explanation, Reason, Verdict};
 pub use loader::{Library, LibraryRequest, Loader, LoaderOptions, Namespace, NamespaceOptions};

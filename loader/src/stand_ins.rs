@@ -16,7 +16,7 @@ mod open;
 mod shown;
 mod traces;
 
-pub(crate) use handles::Special;
+pub(crate) use handles::{Special, abandon};
 pub(crate) use shown::Shown;
 
 use crate::image::tls::ends::thread_atexit;

@@ -15,7 +15,7 @@ use crate::image::{Image, SymbolKind, address_of, own_value};
 use crate::layers::Value;
 use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Names that a linker gives to every file that asks for them.
 const EVERYBODYS: [&[u8]; 6] = [b"_init", b"_fini", b"_end", b"_edata", b"_etext", b"__bss_start"];
@@ -170,12 +170,15 @@ impl Chosen {
     }
 }
 
+/// The images that stay for a library.
+type Images = Mutex<Vec<Arc<Image>>>;
+
 /// Definitions that a library is bound to, shown to it by a facade. Dropped after the library was closed; until then, the
 /// images that they are of stay.
 #[derive(Debug)]
 pub(crate) struct Offered {
     facade: Mutex<Option<Facade>>,
-    images: Mutex<Vec<Arc<Image>>>,
+    images: Arc<Images>,
     /// Who is bound to them, for messages.
     library: Box<str>,
 }
@@ -191,14 +194,14 @@ impl Offered {
         }
         let facade = Facade::open(&chosen.offers)?;
         let offered =
-            Self { facade: Mutex::new(Some(facade)), images: Mutex::default(), library: library.into() };
+            Self { facade: Mutex::new(Some(facade)), images: Arc::default(), library: library.into() };
         chosen.images.into_iter().for_each(|image| offered.keep(image));
         Ok(Some(offered))
     }
 
     /// Adds an image that must stay.
     pub(crate) fn keep(&self, image: Arc<Image>) {
-        image.offered_to().add(&self.library);
+        image.offered_to().add(&self.library, &self.images);
         self.images.lock().push(image);
     }
 }
@@ -206,7 +209,7 @@ impl Offered {
 impl Drop for Offered {
     fn drop(&mut self) {
         let gone = self.facade.get_mut().take().is_none_or(Facade::close);
-        let images = std::mem::take(self.images.get_mut());
+        let images = std::mem::take(&mut *self.images.lock());
         if gone {
             images.iter().for_each(|image| image.offered_to().remove(&self.library));
         } else {
@@ -238,16 +241,16 @@ impl Drop for KeptFor {
 
 /// The libraries that are bound to an image through facades, by name.
 #[derive(Debug, Default)]
-pub(crate) struct OfferedTo(Mutex<Vec<Box<str>>>);
+pub(crate) struct OfferedTo(Mutex<Vec<(Box<str>, Weak<Images>)>>);
 
 impl OfferedTo {
-    fn add(&self, library: &str) {
-        self.0.lock().push(library.into());
+    fn add(&self, library: &str, images: &Arc<Images>) {
+        self.0.lock().push((library.into(), Arc::downgrade(images)));
     }
 
     fn remove(&self, library: &str) {
         let mut list = self.0.lock();
-        if let Some(at) = list.iter().position(|known| **known == *library) {
+        if let Some(at) = list.iter().position(|(known, _)| **known == *library) {
             list.swap_remove(at);
         }
     }
@@ -259,6 +262,16 @@ impl OfferedTo {
 
     /// Their names.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.0.lock().iter().map(|name| name.clone().into()).collect()
+        self.0.lock().iter().map(|(name, _)| name.clone().into()).collect()
+    }
+
+    /// Has no library keep `image`, whose list this is, any more, though they stay bound to it.
+    pub(crate) fn let_go(&self, image: &Arc<Image>) {
+        let lists = std::mem::take(&mut *self.0.lock());
+        for images in lists.iter().filter_map(|(_, images)| images.upgrade()) {
+            // The last to hold the image must not be dropped with the lock held.
+            let gone: Vec<_> = images.lock().extract_if(.., |known| Arc::ptr_eq(known, image)).collect();
+            drop(gone);
+        }
     }
 }

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Bytes of a region. Images of another stride do not go into arenas.
 pub(crate) const STRIDE: usize = 1 << 20;
 /// The largest image that does.
-const LARGEST: usize = STRIDE / 16;
+pub(crate) const LARGEST: usize = STRIDE / 16;
 /// That many small images from files get mappings of their own, under which tools know them by their names.
 const FIRST_ONES: usize = 64;
 
@@ -51,6 +51,8 @@ pub(crate) struct Lease {
     start: usize,
     within: Range<usize>,
     crowd: &'static Crowd,
+    /// Whether nothing else may ever come there.
+    kept: bool,
 }
 
 /// A small image that has mappings of its own; dropped, it has none any more.
@@ -119,12 +121,27 @@ impl Lease {
         // The rest is zero, whoever was there before.
         board.shelf.clear_data(within.clone());
         board.shelf.put_data(within.start + data.offset as usize, part(data.offset, data.file_size));
-        Ok(Self { start: board.shelf.start(), within, crowd: board.crowd })
+        Ok(Self { start: board.shelf.start(), within, crowd: board.crowd, kept: false })
     }
 
     /// Address of the beginning of the file.
     pub(crate) fn start(&self) -> usize {
         self.start + self.within.start
+    }
+
+    /// How far into its part of a region `address` is, if it is in one of the two parts.
+    pub(crate) fn offset_of(&self, address: usize) -> Option<usize> {
+        let offset = address.checked_sub(self.start())?;
+        [Some(offset), offset.checked_sub(STRIDE)]
+            .into_iter()
+            .flatten()
+            .find(|offset| *offset < self.within.len())
+    }
+
+    /// From now on dropping it gives nothing back: its code traps wherever it is entered, as long as the process lives. What
+    /// a fork has shared with another process stays as it is, as that one may run it.
+    pub(crate) fn keep_addresses(&mut self) {
+        self.kept = true;
     }
 
     /// From the first byte in the first region to the last in the second. Others have bytes in between.
@@ -145,6 +162,13 @@ impl Drop for Lease {
         let mut shelves = SHELVES.lock();
         let Some(at) = shelves.iter().position(|board| board.shelf.start() == self.start) else { return };
         let board = &mut shelves[at];
+        if self.kept {
+            if !board.closed {
+                board.shelf.trap_code(self.within.clone());
+                board.shelf.clear_data(self.within.clone());
+            }
+            return;
+        }
         board.give_back(self.within.clone());
         if board.images > 0 {
             return;

@@ -2,6 +2,7 @@
 
 use super::{Body, Image};
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 /// What images of one circle hold on to each other by. They do not hold each other, as then none would ever end; the
@@ -47,17 +48,45 @@ impl Drop for Cycle {
     }
 }
 
+/// Takes images out of their circles into circles of their own, those of one circle into one, and gives those that they
+/// were in. When the last of these is dropped, destructors may run.
+pub(super) fn split(images: &[Arc<Image>]) -> Vec<Arc<Cycle>> {
+    let mut parts: Vec<(Arc<Cycle>, Arc<Cycle>)> = Vec::new();
+    for image in images {
+        let mut own = image.cycle.lock();
+        let Some(old) = own.take() else { continue };
+        let fresh = match parts.iter().find(|(known, _)| Arc::ptr_eq(known, &old)) {
+            Some((_, fresh)) => Arc::clone(fresh),
+            None => Cycle::new(),
+        };
+        old.images.lock().retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(image)));
+        fresh.join(Arc::downgrade(image));
+        *own = Some(Arc::clone(&fresh));
+        // Also if it is known: one that is given up here may be the last.
+        parts.push((old, fresh));
+    }
+    parts.into_iter().map(|(old, _)| old).collect()
+}
+
 impl Image {
     /// The other images that it needs and that need it, but for those that are ending.
     pub(super) fn partners(&self) -> Vec<Arc<Self>> {
-        let Some(cycle) = &self.cycle else { return Vec::new() };
+        let Some(cycle) = self.cycle.lock().clone() else { return Vec::new() };
         let images: Vec<Arc<Self>> = cycle.images.lock().iter().filter_map(Weak::upgrade).collect();
         images.into_iter().filter(|image| !std::ptr::eq(&raw const **image, self)).collect()
     }
 
+    /// Whether one of `others` is in its circle.
+    pub(super) fn has_partner(&self, others: &HashSet<*const Self>) -> bool {
+        let cycle = self.cycle.lock();
+        cycle
+            .as_ref()
+            .is_some_and(|cycle| cycle.images.lock().iter().any(|image| others.contains(&image.as_ptr())))
+    }
+
     /// Whether it is in that circle.
     pub(crate) fn is_in(&self, cycle: Option<&Arc<Cycle>>) -> bool {
-        match (&self.cycle, cycle) {
+        match (&*self.cycle.lock(), cycle) {
             (Some(own), Some(other)) => Arc::ptr_eq(own, other),
             _ => false,
         }

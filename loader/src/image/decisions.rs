@@ -76,6 +76,13 @@ impl Decisions {
         counts
     }
 
+    /// Forgets what the image uses instead of its own definitions where that is gone.
+    pub(super) fn forget(&self, is_gone: impl Fn(Value) -> bool) {
+        for (_, value) in &mut self.rest.lock().elsewhere {
+            *value = value.filter(|value| !is_gone(*value));
+        }
+    }
+
     /// What the image itself uses instead of its own definition.
     pub(super) fn instead(&self, index: u32) -> Option<Value> {
         let rest = self.rest.lock();

@@ -223,6 +223,22 @@ fn read_tables(
 }
 
 impl Memory {
+    /// Whether an address is its own.
+    pub(crate) fn holds(&self, address: usize) -> bool {
+        match self {
+            Self::Own { mapping, .. } => address.wrapping_sub(mapping.start()) < mapping.length(),
+            Self::Arena(lease) => lease.offset_of(address).is_some(),
+        }
+    }
+
+    /// From now on dropping it gives no addresses back: nothing else will ever be found there.
+    pub(crate) fn keep_addresses(&mut self) {
+        match self {
+            Self::Own { mapping, .. } => mapping.keep_addresses(),
+            Self::Arena(lease) => lease.keep_addresses(),
+        }
+    }
+
     /// Its addresses. Those of a small image have others in between.
     pub(crate) fn range(&self) -> Range<usize> {
         match self {

@@ -16,13 +16,13 @@ pub(crate) mod entry;
 mod tests;
 
 use super::headers::TlsSegment;
+use crate::sys::exit::die;
 use crate::sys::threads::{END_ROUNDS, ThreadEnd, at_fork};
+use ends::Ends;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::without_provenance_mut;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 /// Marks the number of a module as ours.
@@ -56,9 +56,56 @@ struct Blocks {
 
 /// State of the process: threads belong to it and not to a loader.
 struct State {
-    modules: Vec<Option<Blocks>>,
-    /// Live destructors of thread-local variables, by the handle of the image that they belong to.
-    ends: Option<HashMap<usize, Arc<AtomicUsize>>>,
+    modules: Vec<Slot>,
+    /// Destructors of thread-local variables.
+    ends: Option<Ends>,
+}
+
+/// Who has a number.
+enum Slot {
+    /// A module.
+    Live(Blocks),
+    /// Nobody any more.
+    Gone,
+    /// Nobody, and whoever asks for a block of it ends the process with this message.
+    Trap(Arc<[u8]>),
+}
+
+impl State {
+    fn blocks(&mut self, index: usize) -> Option<&mut Blocks> {
+        match self.modules.get_mut(index) {
+            Some(Slot::Live(blocks)) => Some(blocks),
+            _ => None,
+        }
+    }
+}
+
+/// A module without blocks: the number of a variable that is gone. Dropped, the message is less precise.
+#[derive(Debug)]
+pub(crate) struct TrapModule {
+    index: usize,
+}
+
+impl TrapModule {
+    /// One whose use ends the process with `message`.
+    pub(crate) fn new(message: &[u8]) -> Self {
+        let mut state = state();
+        state.modules.push(Slot::Trap(message.into()));
+        Self { index: state.modules.len() - 1 }
+    }
+
+    /// The number that goes into a [`Reference`].
+    pub(crate) fn number(&self) -> usize {
+        self.index | OURS
+    }
+}
+
+impl Drop for TrapModule {
+    fn drop(&mut self) {
+        if let Some(slot) = state().modules.get_mut(self.index) {
+            *slot = Slot::Gone;
+        }
+    }
 }
 
 static STATE: Mutex<State> = Mutex::new(State { modules: Vec::new(), ends: None });
@@ -76,11 +123,20 @@ fn state() -> MutexGuard<'static, State> {
         // A thread whose locals are gone already forks without the lock.
         let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
     }
-    extern "C" fn after() {
+    extern "C" fn in_parent() {
         let _ = HELD.try_with(|held| held.borrow_mut().take());
     }
+    extern "C" fn in_child() {
+        let guard = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten();
+        // The other threads are not there.
+        if let Some(mut guard) = guard
+            && let Some(ends) = &mut guard.ends
+        {
+            ends.keep_own();
+        }
+    }
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| at_fork(before, after, after));
+    ONCE.call_once(|| at_fork(before, in_parent, in_child));
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -102,7 +158,7 @@ impl Module {
             live: Vec::new(),
         };
         let mut state = state();
-        state.modules.push(Some(blocks));
+        state.modules.push(Slot::Live(blocks));
         Some(Self { index: state.modules.len() - 1 })
     }
 
@@ -114,7 +170,8 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        let Some(blocks) = state().modules.get_mut(self.index).and_then(Option::take) else { return };
+        let slot = state().modules.get_mut(self.index).map(|slot| std::mem::replace(slot, Slot::Gone));
+        let Some(Slot::Live(blocks)) = slot else { return };
         for block in blocks.live {
             // SAFETY: made by `make_block` with this layout, and no code of the image will run again.
             unsafe { dealloc(block as *mut u8, blocks.layout) };
@@ -139,9 +196,15 @@ pub(crate) fn block(number: usize) -> usize {
 fn make_block(index: usize) -> usize {
     let (block, skew) = {
         let mut state = state();
-        let Some(Some(blocks)) = state.modules.get_mut(index) else {
-            // Code of an image that is gone: whoever runs it has broken the contract of unloading.
-            std::process::abort();
+        let message = match state.modules.get(index) {
+            Some(Slot::Trap(message)) => Some(Arc::clone(message)),
+            _ => None,
+        };
+        let Some(blocks) = state.blocks(index) else {
+            // Code of an image that is gone, or code that was bound to one when it was unloaded by force.
+            drop(state);
+            let unknown = b"hotbed: use of a thread-local variable of a unit that was unloaded";
+            die(&[message.as_deref().unwrap_or(unknown)])
         };
         // SAFETY: a block has at least one byte.
         let block = unsafe { alloc_zeroed(blocks.layout) };
@@ -220,9 +283,12 @@ unsafe extern "C" fn end_of_thread(round: *mut c_void) {
     unsafe {
         let length = *table;
         let mut state = state();
+        if let Some(ends) = &mut state.ends {
+            ends.forget_own();
+        }
         for index in 0..length {
             let contents = *table.add(1 + index);
-            let Some(Some(blocks)) = state.modules.get_mut(index) else { continue };
+            let Some(blocks) = state.blocks(index) else { continue };
             let block = contents.wrapping_sub(blocks.skew);
             if contents != 0
                 && let Some(at) = blocks.live.iter().position(|live| *live == block)

@@ -68,11 +68,7 @@ impl Loader {
                 Err(error) => {
                     let unit = image.name().to_owned();
                     prepared.iter().for_each(|one| one.image.give_up());
-                    return Err(match error {
-                        StartError::Image(source) => LoadError::Image { unit, source },
-                        StartError::System(source) => LoadError::Map { unit, source },
-                        StartError::Other => LoadError::Uninitialised { unit },
-                    });
+                    return Err(not_started(unit, error));
                 }
             }
         }
@@ -87,8 +83,11 @@ impl Loader {
         }
         let bound = Instant::now();
         for (at, ready) in order.into_iter().zip(ready) {
-            let Prepared { began, mapped_at, .. } = &prepared[at];
-            ready.start(&arguments, *mapped_at - *began, bound - *mapped_at);
+            let Prepared { image, began, mapped_at, .. } = &prepared[at];
+            if let Err(error) = ready.start(&arguments, *mapped_at - *began, bound - *mapped_at) {
+                prepared.iter().for_each(|one| one.image.give_up_unless_started());
+                return Err(not_started(image.name().to_owned(), error));
+            }
         }
         Ok(prepared.into_iter().map(|one| one.image).collect())
     }
@@ -248,6 +247,14 @@ impl Loader {
 
 /// For so many unresolved symbols near misses are looked for.
 const FEW: usize = 8;
+
+fn not_started(unit: String, error: StartError) -> LoadError {
+    match error {
+        StartError::Image(source) => LoadError::Image { unit, source },
+        StartError::System(source) => LoadError::Map { unit, source },
+        StartError::Other => LoadError::Uninitialised { unit },
+    }
+}
 
 /// Makes images of what is bound: those that others need first.
 fn assemble(

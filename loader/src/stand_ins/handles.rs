@@ -38,6 +38,8 @@ pub(super) enum Meaning {
 struct Opened {
     count: usize,
     image: Option<Arc<Image>>,
+    /// Whether it was an image, and is none any more.
+    unloaded: bool,
     offered: Vec<KeptFor>,
 }
 
@@ -83,6 +85,18 @@ pub(super) fn open_image(image: Arc<Image>) -> *mut c_void {
     handle
 }
 
+/// Has open handles keep an image no longer, which is about to be unloaded by force. They can still be closed.
+pub(crate) fn abandon(image: &Image) {
+    let mut list = OPENED.lock();
+    let opened = list.as_mut().and_then(|all| all.get_mut(&(of_image(image) as usize)));
+    let Some(opened) = opened else { return };
+    opened.unloaded = true;
+    let gone = opened.image.take();
+    // Not with the lock held.
+    drop(list);
+    drop(gone);
+}
+
 /// Remembers what was offered to a library that glibc has opened as `handle`.
 pub(super) fn keep(handle: *mut c_void, offered: Option<Arc<Offered>>) {
     // SAFETY: an open handle.
@@ -98,7 +112,8 @@ pub(super) fn keep(handle: *mut c_void, offered: Option<Arc<Offered>>) {
 /// # Safety
 /// As for `dlclose`.
 pub(super) unsafe fn close(handle: *mut c_void) -> c_int {
-    if let Meaning::Image(_) = meaning(handle) {
+    let known = OPENED.lock().as_ref().and_then(|all| Some(all.get(&(handle as usize))?.unloaded));
+    if known == Some(true) || matches!(meaning(handle), Meaning::Image(_)) {
         release(handle);
         return 0;
     }

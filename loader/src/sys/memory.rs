@@ -50,6 +50,8 @@ pub struct Mapping {
     length: usize,
     /// Whether it lies where it was asked for.
     chosen: bool,
+    /// Whether its addresses are never given back.
+    kept: bool,
 }
 
 impl Mapping {
@@ -66,12 +68,32 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { start: start as usize, length, chosen: false })
+        Ok(Self { start: start as usize, length, chosen: false, kept: false })
+    }
+
+    /// Zeros, `length` bytes (a multiple of [`PAGE`], not zero) wherever there is room.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of_zeros(length: usize, access: Access) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, access.bits(), flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start as usize, length, chosen: false, kept: false })
+    }
+
+    /// From now on dropping it gives the memory back but not the addresses: whoever uses one of them is sure to fault, as
+    /// long as the process lives.
+    pub fn keep_addresses(&mut self) {
+        self.kept = true;
     }
 
     /// Nothing yet, at `start` (a multiple of [`PAGE`]), to be made larger at its end.
     pub fn growing(start: usize) -> Self {
-        Self { start, length: 0, chosen: true }
+        Self { start, length: 0, chosen: true, kept: false }
     }
 
     /// Maps the next `length` bytes (a multiple of [`PAGE`], not zero) if they are free: those of `file` from `offset`
@@ -215,6 +237,18 @@ impl Drop for Mapping {
         if self.chosen {
             anchor(self.start);
         }
+        if self.kept {
+            let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            // SAFETY: the range is ours, and whoever drops it has ended all use of it.
+            let start =
+                unsafe { libc::mmap(self.start as *mut _, self.length, libc::PROT_NONE, flags, -1, 0) };
+            if start == libc::MAP_FAILED {
+                // Better what was there than what may come there.
+                // SAFETY: as above.
+                unsafe { libc::mprotect(self.start as *mut _, self.length, libc::PROT_NONE) };
+            }
+            return;
+        }
         // SAFETY: the range is ours, and whoever drops it has ended all use of it.
         unsafe { libc::munmap(self.start as *mut _, self.length) };
     }
@@ -269,6 +303,15 @@ impl Shelf {
         }
     }
 
+    /// Makes a range of offsets of the code trap wherever it is entered. What is there must not be in use.
+    pub(crate) fn trap_code(&mut self, range: std::ops::Range<usize>) {
+        const BREAKPOINT: u8 = 0xcc;
+        if range.end <= self.region {
+            // SAFETY: inside of the mapping, which nobody has references into.
+            unsafe { ((self.writer + range.start) as *mut u8).write_bytes(BREAKPOINT, range.len()) };
+        }
+    }
+
     /// Writes data at an offset. What is there must not be in use.
     pub(crate) fn put_data(&mut self, at: usize, bytes: &[u8]) {
         if at + bytes.len() <= self.region {
@@ -300,20 +343,21 @@ impl Drop for Shelf {
     }
 }
 
-/// Stores a word, in one piece for whoever reads it meanwhile; `read_only` says that its page must be made writable for
-/// that.
+/// Stores a word, in one piece for whoever reads it meanwhile if its address is a multiple of 8; `read_only` says that its
+/// page must be made writable for that.
 ///
 /// # Errors
 /// What the system says.
 ///
 /// # Safety
-/// `address` is a multiple of 8 in memory that stays mapped, as `read_only` says, and whoever reads the word can do
-/// with `value`.
+/// `address` is that of a word in memory that stays mapped, as `read_only` says, and whoever reads it can do with `value`.
 pub(crate) unsafe fn store_word(address: usize, value: usize, read_only: bool) -> io::Result<()> {
+    const WORD: usize = std::mem::size_of::<usize>();
     let protect = |write| {
         let access = Access { read: true, write, execute: false };
-        // SAFETY: a page that the caller answers for, which never becomes less than readable.
-        match unsafe { libc::mprotect(page_down(address) as *mut _, PAGE, access.bits()) } {
+        let (start, end) = (page_down(address), page_down(address + WORD - 1) + PAGE);
+        // SAFETY: pages that the caller answers for, which never become less than readable.
+        match unsafe { libc::mprotect(start as *mut _, end - start, access.bits()) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
@@ -321,8 +365,13 @@ pub(crate) unsafe fn store_word(address: usize, value: usize, read_only: bool) -
     if read_only {
         protect(true)?;
     }
-    // SAFETY: the caller's promise; writable by now.
-    unsafe { &*(address as *const AtomicUsize) }.store(value, Ordering::Release);
+    if address.is_multiple_of(align_of::<usize>()) {
+        // SAFETY: the caller's promise; writable by now.
+        unsafe { &*(address as *const AtomicUsize) }.store(value, Ordering::Release);
+    } else {
+        // SAFETY: as above.
+        unsafe { (address as *mut usize).write_unaligned(value) };
+    }
     if read_only { protect(false) } else { Ok(()) }
 }
 

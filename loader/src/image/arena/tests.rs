@@ -129,3 +129,47 @@ fn after_a_fork_nobody_writes_what_the_other_runs() {
     assert_ne!(fresh.get("number").unwrap().address, address, "the child may run what is there");
     assert_eq!((call(&fresh, "number"), call(&kept, "number")), (2, 1));
 }
+
+#[test]
+fn by_force_nothing_else_comes_to_its_place() {
+    let folder = Folder::new();
+    let owner = small(&folder, "owner.c", "int value = 4; int number(void) { return 1; }", &[]);
+    let user = small(
+        &folder,
+        "user.c",
+        "int number(void); extern int value; int (*pointer)(void) = number; int *place = &value; int get(void) { return *place + pointer() + number(); }
+         void *function(void) { return (void *)pointer; } void *data(void) { return place; }",
+        &["-Wl,-z,undefs"],
+    );
+    let loader = loader();
+    let owner_image = load(&loader, "owner", &owner);
+    let user = load(&loader, "user", &user);
+    assert_eq!(call(&user, "get"), 6);
+    let (address, place) =
+        (owner_image.get("number").unwrap().address, owner_image.get("value").unwrap().address);
+    let is_its = |at: usize| owner_image.mapped().memory.holds(at);
+    assert!(is_its(call_address(&user, "function")) && is_its(call_address(&user, "data")));
+    Image::retire_by_force(std::slice::from_ref(&owner_image)).unwrap();
+    assert!(!is_its(call_address(&user, "function")) && !is_its(call_address(&user, "data")));
+    let nowhere = call_address(&user, "data");
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| {
+        let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        (number(start)..number(end)).contains(&nowhere)
+    });
+    assert!(line.unwrap().contains("---p"), "{line:?}");
+    let shared = SHELVES.lock().iter().any(|board| board.closed && board.shelf.start() <= address);
+    drop(owner_image);
+    // Other tests fork, and then the code is left as it is.
+    if !shared {
+        // SAFETY: an arena's code stays readable.
+        let code = unsafe { *(address as *const u8) };
+        assert!(code == 0xcc || SHELVES.lock().iter().any(|board| board.closed), "{code:#x}");
+    }
+    let more: Vec<_> = (0..200).map(|number| load(&loader, &format!("more{number}"), &owner)).collect();
+    for image in &more {
+        assert_ne!(image.get("number").unwrap().address, address);
+        assert_ne!(image.get("value").unwrap().address, place);
+    }
+}
