@@ -4,7 +4,9 @@
 //! [`Load`]. What is compiled or linked is a list of flags and inputs in the order of a command line; everything in it
 //! becomes one unit.
 
+use crate::archive::{Archive, Archived};
 use crate::error::Error;
+use crate::namespace::Namespace;
 use hotbed_loader::boundary::{Argument, Content, Failure, FailureKind, Input, Lang, Request};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub struct Load {
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// The namespace; that of who asks for none if nothing is said.
+    pub(crate) namespace: Option<Namespace>,
 }
 
 /// The kinds of thing.
@@ -24,6 +28,8 @@ pub(crate) enum Kind {
     Image(Place),
     /// A shared library.
     Library(LibraryName),
+    /// An archive whose members are loaded when they are needed.
+    Archive(Archived),
 }
 
 /// Where bytes are.
@@ -124,6 +130,21 @@ impl Compilation {
     }
 }
 
+impl Compilation {
+    /// With all members of the archives in it.
+    pub(crate) fn whole(self) -> Self {
+        Self { whole_archives: Some(true), ..self }
+    }
+
+    /// Several inputs of known kinds, and flags after them.
+    pub(crate) fn of_all(inputs: impl IntoIterator<Item = (Lang, Content)>, flags: &[String]) -> Self {
+        let mut compilation = Self::default();
+        inputs.into_iter().for_each(|(lang, content)| compilation.input(Some(lang), content));
+        flags.iter().for_each(|flag| compilation.flag(flag));
+        compilation
+    }
+}
+
 fn language_of(content: &Content) -> Option<Lang> {
     let name = match content {
         Content::File(path) => path.as_path(),
@@ -132,13 +153,28 @@ fn language_of(content: &Content) -> Option<Lang> {
     Lang::of_suffix(name.extension()?.to_str()?)
 }
 
-fn file(path: impl AsRef<Path>) -> Content {
+pub(crate) fn file(path: impl AsRef<Path>) -> Content {
     Content::File(path.as_ref().to_owned())
 }
 
-fn bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Content {
+pub(crate) fn bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Content {
     Content::Bytes { name: name.into(), bytes: bytes.into() }
 }
+
+/// Gives a type of input the choice of a namespace.
+macro_rules! in_namespace {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The namespace that the unit is loaded into; the runtime's default one if nothing is said.
+            pub fn namespace(mut self, namespace: &Namespace) -> Self {
+                self.namespace = Some(namespace.clone());
+                self
+            }
+        }
+    )*};
+}
+
+in_namespace!(Source, Ir, Bitcode, Object, Archive, Program, Image, SharedLibrary);
 
 /// C or C++ source. The unit's name is that of the first file, unless it is given another.
 #[derive(Debug, Clone)]
@@ -149,6 +185,7 @@ pub struct Source {
     contents: Vec<Content>,
     flags: Vec<String>,
     entry: Option<String>,
+    namespace: Option<Namespace>,
 }
 
 impl Source {
@@ -168,7 +205,7 @@ impl Source {
     }
 
     fn of(contents: Vec<Content>) -> Self {
-        Self { name: None, lang: None, contents, flags: Vec::new(), entry: None }
+        Self { name: None, lang: None, contents, flags: Vec::new(), entry: None, namespace: None }
     }
 
     /// The language, whatever the suffixes say.
@@ -180,7 +217,7 @@ impl Source {
 
 /// Gives a type of one kind of input its constructors.
 macro_rules! compiled {
-    ($(#[$doc:meta])* $name:ident, $lang:expr, $file:literal, $whole:expr) => {
+    ($(#[$doc:meta])* $name:ident, $lang:expr, $file:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         #[must_use]
@@ -189,27 +226,28 @@ macro_rules! compiled {
             content: Content,
             flags: Vec<String>,
             entry: Option<String>,
+            namespace: Option<Namespace>,
         }
 
         impl $name {
             #[doc = $file]
             pub fn file(path: impl AsRef<Path>) -> Self {
-                Self { name: None, content: file(path), flags: Vec::new(), entry: None }
+                Self { name: None, content: file(path), flags: Vec::new(), entry: None, namespace: None }
             }
 
             /// The same from memory; `name` stands for it in messages and is the unit's name.
             pub fn bytes(name: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
-                Self { name: None, content: bytes(name, contents), flags: Vec::new(), entry: None }
+                Self { name: None, content: bytes(name, contents), flags: Vec::new(), entry: None, namespace: None }
             }
         }
 
         impl From<$name> for Load {
             fn from(value: $name) -> Self {
-                let mut compilation = Compilation { entry: value.entry, whole_archives: $whole, ..Compilation::default() };
+                let mut compilation = Compilation { entry: value.entry, ..Compilation::default() };
                 compilation.input(Some($lang), value.content);
                 value.flags.into_iter().for_each(|flag| compilation.flag(flag));
                 let name = value.name.unwrap_or_else(|| compilation.name());
-                Self { name, kind: Kind::Compile(compilation) }
+                Self { name, kind: Kind::Compile(compilation), namespace: value.namespace }
             }
         }
 
@@ -241,19 +279,15 @@ macro_rules! compiled {
 compiled!(@ Source);
 compiled!(
     /// LLVM IR as text.
-    Ir, Lang::Ir, "A file of IR.", None
+    Ir, Lang::Ir, "A file of IR."
 );
 compiled!(
     /// LLVM bitcode.
-    Bitcode, Lang::Bitcode, "A file of bitcode.", None
+    Bitcode, Lang::Bitcode, "A file of bitcode."
 );
 compiled!(
     /// A relocatable object, compiled with `-fPIC`.
-    Object, Lang::Object, "An object file.", None
-);
-compiled!(
-    /// An `ar` archive of objects; all of its members become a part of the unit, needed or not.
-    Archive, Lang::Archive, "An archive file.", Some(true)
+    Object, Lang::Object, "An object file."
 );
 
 impl Ir {
@@ -271,7 +305,7 @@ impl From<Source> for Load {
         }
         source.flags.into_iter().for_each(|flag| compilation.flag(flag));
         let name = source.name.unwrap_or_else(|| compilation.name());
-        Self { name, kind: Kind::Compile(compilation) }
+        Self { name, kind: Kind::Compile(compilation), namespace: source.namespace }
     }
 }
 
@@ -281,6 +315,7 @@ impl From<Source> for Load {
 pub struct Program {
     name: Option<String>,
     compilation: Compilation,
+    namespace: Option<Namespace>,
 }
 
 impl Program {
@@ -342,7 +377,7 @@ impl Program {
 impl From<Program> for Load {
     fn from(program: Program) -> Self {
         let name = program.name.unwrap_or_else(|| program.compilation.name());
-        Self { name, kind: Kind::Compile(program.compilation) }
+        Self { name, kind: Kind::Compile(program.compilation), namespace: program.namespace }
     }
 }
 
@@ -352,18 +387,20 @@ impl From<Program> for Load {
 pub struct Image {
     name: String,
     place: Place,
+    namespace: Option<Namespace>,
 }
 
 impl Image {
     /// An image file.
     pub fn file(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
-        Self { name: path.to_string_lossy().into_owned(), place: Place::File(path.to_owned()) }
+        let name = path.to_string_lossy().into_owned();
+        Self { name, place: Place::File(path.to_owned()), namespace: None }
     }
 
     /// The same from memory; `name` is the unit's name.
     pub fn bytes(name: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
-        Self { name: name.into(), place: Place::Bytes(contents.into()) }
+        Self { name: name.into(), place: Place::Bytes(contents.into()), namespace: None }
     }
 
     /// Another name for the unit.
@@ -375,7 +412,7 @@ impl Image {
 
 impl From<Image> for Load {
     fn from(image: Image) -> Self {
-        Self { name: image.name, kind: Kind::Image(image.place) }
+        Self { name: image.name, kind: Kind::Image(image.place), namespace: image.namespace }
     }
 }
 
@@ -385,19 +422,21 @@ impl From<Image> for Load {
 pub struct SharedLibrary {
     name: String,
     library: LibraryName,
+    namespace: Option<Namespace>,
 }
 
 impl SharedLibrary {
     /// The library in a file.
     pub fn path(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
-        Self { name: path.to_string_lossy().into_owned(), library: LibraryName::Path(path.to_owned()) }
+        let name = path.to_string_lossy().into_owned();
+        Self { name, library: LibraryName::Path(path.to_owned()), namespace: None }
     }
 
     /// A library of the system, as after `-l`: `z` stands for `libz.so` or `libz.so.N`.
     pub fn name(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self { name: name.clone(), library: LibraryName::Name(name) }
+        Self { name: name.clone(), library: LibraryName::Name(name), namespace: None }
     }
 
     /// Another name for the unit.
@@ -409,7 +448,7 @@ impl SharedLibrary {
 
 impl From<SharedLibrary> for Load {
     fn from(library: SharedLibrary) -> Self {
-        Self { name: library.name, kind: Kind::Library(library.library) }
+        Self { name: library.name, kind: Kind::Library(library.library), namespace: library.namespace }
     }
 }
 
@@ -446,7 +485,7 @@ mod tests {
     #[test]
     fn archives_are_taken_whole_when_nothing_refers_to_them() {
         let whole = |load: Load| request(load).unwrap().whole_archives;
-        assert!(whole(Archive::file("a.a").into()));
+        assert!(whole(Archive::file("a.a").whole().into()));
         assert!(whole(Program::new().file("a.a").into()));
         assert!(!whole(Program::new().file("a.a").entry("main").into()));
         assert!(!whole(Program::new().file("a.c").file("a.a").into()));

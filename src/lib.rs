@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod archive;
 mod autoload;
 mod back_end;
 mod builder;
@@ -34,6 +35,7 @@ mod error;
 mod host_fn;
 mod input;
 mod named;
+mod namespace;
 mod observer;
 mod output;
 mod provenance;
@@ -45,6 +47,7 @@ mod unload;
 #[doc(hidden)]
 pub mod worker;
 
+pub use archive::Archive;
 pub use builder::{Isolation, RuntimeBuilder};
 pub use error::Error;
 pub use host_fn::{ForeignFunction, HostFunction};
@@ -56,7 +59,8 @@ pub use hotbed_loader::sys::arguments::ProgramArguments;
 pub use hotbed_loader::{
     Answer, Asked, Explanation, Frame, Layer, LoadError, Reason, SymbolKind, Unresolved, Verdict,
 };
-pub use input::{Archive, Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
+pub use input::{Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
+pub use namespace::{Namespace, NamespaceOptions};
 pub use observer::Observer;
 pub use report::Report;
 pub use runtime::Runtime;

@@ -16,6 +16,8 @@ pub(crate) enum Identity {
     Image([u8; 32]),
     /// A shared library.
     Library(LibraryName),
+    /// An archive, by a hash of its contents and flags.
+    Archive([u8; 32]),
 }
 
 /// What a unit depends on.

@@ -1,9 +1,11 @@
 //! A loaded unit.
 
+use crate::archive::Registered;
 use crate::error::Error;
+use crate::namespace::Namespace;
 use crate::provenance::{Identity, Provenance};
 use crate::report::Report;
-use crate::runtime::WeakRuntime;
+use crate::runtime::{Runtime, WeakRuntime};
 use crate::symbol::Symbol;
 use crate::unload::{self, Unload};
 use hotbed_loader::boundary::Dependency;
@@ -24,6 +26,7 @@ pub struct Unit {
 
 pub(crate) struct Inner {
     name: String,
+    namespace: Namespace,
     /// Place in the order of loading.
     sequence: u64,
     identity: Identity,
@@ -40,11 +43,13 @@ pub(crate) struct Inner {
 pub(crate) enum Body {
     Image(Arc<Image>),
     Library(Arc<Library>),
+    Archive(Arc<Registered>),
 }
 
 /// Everything that makes a unit.
 pub(crate) struct Parts {
     pub(crate) name: String,
+    pub(crate) namespace: Namespace,
     pub(crate) sequence: u64,
     pub(crate) identity: Identity,
     pub(crate) provenance: Provenance,
@@ -60,10 +65,11 @@ pub(crate) struct Hold {
 
 impl Unit {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { name, sequence, identity, provenance, report, body, runtime } = parts;
+        let Parts { name, namespace, sequence, identity, provenance, report, body, runtime } = parts;
         Self {
             inner: Arc::new(Inner {
                 name,
+                namespace,
                 sequence,
                 identity,
                 provenance: Mutex::new(provenance),
@@ -75,9 +81,24 @@ impl Unit {
         }
     }
 
-    /// Its name, which is its identity in the runtime.
+    /// Its name, which is its identity in its namespace.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// The namespace that it is loaded in.
+    pub fn namespace(&self) -> &Namespace {
+        &self.inner.namespace
+    }
+
+    /// The names of the members of an archive that are loaded up to now, in load order; none for a unit of another kind.
+    pub fn members(&self) -> Vec<String> {
+        self.archive().map_or_else(Vec::new, |archive| archive.loaded())
+    }
+
+    /// Whether it is a shared library.
+    pub fn is_library(&self) -> bool {
+        matches!(self.inner.body.read().as_ref(), Some(Body::Library(_)))
     }
 
     /// What loading it came to.
@@ -96,6 +117,7 @@ impl Unit {
         match self.inner.body.read().as_ref()? {
             Body::Image(image) => image.path().map(Into::into),
             Body::Library(library) => Some(library.path().into()),
+            Body::Archive(archive) => archive.path().map(Into::into),
         }
     }
 
@@ -105,10 +127,11 @@ impl Unit {
         self.inner.provenance.lock().dependencies()
     }
 
-    /// The names it exports; none for a shared library, whose symbols only the system knows.
+    /// The names it exports, for an archive those of all its members; none for a shared library, whose symbols only the system knows.
     pub fn exports(&self) -> Vec<String> {
         match self.inner.body.read().as_ref() {
             Some(Body::Image(image)) => image.exports().map(|export| export.name.to_owned()).collect(),
+            Some(Body::Archive(archive)) => archive.names().map(str::to_owned).collect(),
             Some(Body::Library(_)) | None => Vec::new(),
         }
     }
@@ -116,13 +139,13 @@ impl Unit {
     /// The symbol `name` of this very unit, whatever other units call theirs. C++ names are mangled.
     ///
     /// `T` is a function pointer type, or a pointer to the type of a variable. A `thread_local` variable is that of
-    /// the calling thread.
+    /// the calling thread. The member of an archive that defines it is loaded if it is not yet.
     ///
     /// # Safety
     /// The symbol is a function of type `T`, or `T` is a pointer to what the symbol is.
     ///
     /// # Errors
-    /// When the unit does not define it, or is unloaded.
+    /// When the unit does not define it, or is unloaded; when the member of an archive cannot be loaded.
     pub unsafe fn get<T: Copy>(&self, name: &str) -> Result<Symbol<T>, Error> {
         const { assert!(size_of::<T>() == size_of::<usize>(), "a symbol is as large as a pointer") };
         let (address, hold) = self.find(name)?;
@@ -188,24 +211,43 @@ impl Unit {
         &self.inner.runtime
     }
 
-    pub(crate) fn image(&self) -> Option<Arc<Image>> {
+    pub(crate) fn images(&self) -> Vec<Arc<Image>> {
+        match self.inner.body.read().as_ref() {
+            Some(Body::Image(image)) => vec![Arc::clone(image)],
+            Some(Body::Archive(archive)) => archive.images(),
+            Some(Body::Library(_)) | None => Vec::new(),
+        }
+    }
+
+    pub(crate) fn archive(&self) -> Option<Arc<Registered>> {
         match self.inner.body.read().as_ref()? {
-            Body::Image(image) => Some(Arc::clone(image)),
-            Body::Library(_) => None,
+            Body::Archive(archive) => Some(Arc::clone(archive)),
+            Body::Image(_) | Body::Library(_) => None,
         }
     }
 
     fn find(&self, symbol: &str) -> Result<(usize, Hold), Error> {
+        if let (Err(_), Some(archive)) = (self.find_loaded(symbol), self.archive())
+            && let Some(runtime) = Runtime::upgrade(&self.inner.runtime)
+        {
+            runtime.pull(&archive, symbol)?;
+        }
+        self.find_loaded(symbol)
+    }
+
+    fn find_loaded(&self, symbol: &str) -> Result<(usize, Hold), Error> {
         let fail = |reason: &str| Error::Get {
             unit: self.inner.name.clone(),
             symbol: symbol.to_owned(),
             reason: reason.to_owned(),
         };
         let body = self.inner.body.read();
+        let in_image = |image: &Arc<Image>| image.get(symbol).map(|definition| definition.address);
         let address = match body.as_ref() {
             None => return Err(fail("the unit is unloaded")),
-            Some(Body::Image(image)) => image.get(symbol).map(|definition| definition.address),
+            Some(Body::Image(image)) => in_image(image),
             Some(Body::Library(library)) => library.get(symbol),
+            Some(Body::Archive(archive)) => archive.images().iter().find_map(in_image),
         };
         let address = address.ok_or_else(|| fail("the unit does not define it"))?;
         // Under the lock, so that nobody unloads it in between.

@@ -1,7 +1,8 @@
 //! Unloading units: what may stand in the way, and what a caller may want done about it.
 
+use crate::archive::Registered;
 use crate::error::Error;
-use crate::runtime;
+use crate::runtime::{self, Runtime};
 use crate::unit::{Body, Unit};
 use hotbed_loader::image::wait_for_change;
 use hotbed_loader::{Image, Library};
@@ -63,7 +64,14 @@ pub(crate) fn together(units: &[Unit], how: Unload) -> Result<(), Error> {
     units.dedup_by(|one, other| one.is(other));
     let began = Instant::now();
     let bodies = loop {
-        let refusal = match attempt(&units, how) {
+        let attempted = {
+            // No member of an archive must be loaded in between.
+            let archive = units.iter().find(|unit| unit.archive().is_some());
+            let runtime = archive.and_then(|unit| Runtime::upgrade(unit.runtime()));
+            let _right = runtime.as_ref().map(Runtime::right_to_pull);
+            attempt(&units, how)
+        };
+        let refusal = match attempted {
             Ok(bodies) => break bodies,
             Err(refusal) => refusal,
         };
@@ -76,11 +84,15 @@ pub(crate) fn together(units: &[Unit], how: Unload) -> Result<(), Error> {
     };
     for unit in &units {
         if let Some(runtime) = unit.runtime().upgrade() {
-            runtime::forget(&runtime, unit.name(), unit);
+            runtime::forget(&runtime, unit);
         }
     }
     // Destructors in the reverse order of constructors. They may call anything, this runtime too: no lock is held.
-    bodies.into_iter().rev().for_each(drop);
+    for body in bodies.into_iter().rev() {
+        if let Body::Archive(archive) = &body {
+            archive.take_images().into_iter().rev().for_each(drop);
+        }
+    }
     Ok(())
 }
 
@@ -88,22 +100,74 @@ pub(crate) fn together(units: &[Unit], how: Unload) -> Result<(), Error> {
 struct Taken {
     images: Vec<Arc<Image>>,
     libraries: Vec<Arc<Library>>,
-    /// For each unit, whether it is an image.
-    order: Vec<bool>,
+    units: Vec<What>,
+}
+
+/// What a unit is.
+enum What {
+    Image,
+    Library,
+    /// An archive, of whose members so many images were made.
+    Archive(Arc<Registered>, usize),
+}
+
+impl What {
+    /// How many images or libraries it has.
+    fn count(&self, images: bool) -> usize {
+        match self {
+            Self::Image => usize::from(images),
+            Self::Library => usize::from(!images),
+            Self::Archive(_, count) => {
+                if images {
+                    *count
+                } else {
+                    0
+                }
+            }
+        }
+    }
 }
 
 impl Taken {
+    fn add(&mut self, body: Body) {
+        self.units.push(match body {
+            Body::Image(image) => {
+                self.images.push(image);
+                What::Image
+            }
+            Body::Library(library) => {
+                self.libraries.push(library);
+                What::Library
+            }
+            Body::Archive(archive) => {
+                let images = archive.take_images();
+                let count = images.len();
+                self.images.extend(images);
+                What::Archive(archive, count)
+            }
+        });
+    }
+
     fn into_bodies(self) -> impl Iterator<Item = Body> {
         let (mut images, mut libraries) = (self.images.into_iter(), self.libraries.into_iter());
-        self.order.into_iter().filter_map(move |image| {
-            if image { images.next().map(Body::Image) } else { libraries.next().map(Body::Library) }
+        self.units.into_iter().filter_map(move |unit| match unit {
+            What::Image => images.next().map(Body::Image),
+            What::Library => libraries.next().map(Body::Library),
+            What::Archive(archive, count) => {
+                archive.give_back(images.by_ref().take(count).collect());
+                Some(Body::Archive(archive))
+            }
         })
     }
 
     /// The unit of an image or a library.
     fn place(&self, image: bool, number: usize) -> usize {
-        let mut places = self.order.iter().enumerate().filter(|(_, kind)| **kind == image);
-        places.nth(number).map_or(0, |(at, _)| at)
+        let mut seen = 0;
+        let at = self.units.iter().position(|unit| {
+            seen += unit.count(image);
+            seen > number
+        });
+        at.unwrap_or(0)
     }
 
     /// The first library that somebody else holds.
@@ -132,14 +196,8 @@ fn attempt(units: &[Unit], how: Unload) -> Result<Vec<Body>, Refusal> {
         return Err(refuse(at, format!("{} of its symbols are held", units[at].held()), true));
     }
     // Taken out, so that nobody but the owner holds anything.
-    let mut taken = Taken { images: Vec::new(), libraries: Vec::new(), order: Vec::new() };
-    for body in places.iter_mut().filter_map(|body| body.take()) {
-        taken.order.push(matches!(body, Body::Image(_)));
-        match body {
-            Body::Image(image) => taken.images.push(image),
-            Body::Library(library) => taken.libraries.push(library),
-        }
-    }
+    let mut taken = Taken { images: Vec::new(), libraries: Vec::new(), units: Vec::new() };
+    places.iter_mut().filter_map(|body| body.take()).for_each(|body| taken.add(body));
     let library = taken.shared_library();
     let image = match &library {
         Some(_) => None,
@@ -155,6 +213,11 @@ fn attempt(units: &[Unit], how: Unload) -> Result<Vec<Body>, Refusal> {
             .map(|obstacles| refuse(taken.place(true, obstacles.image), obstacles.to_string(), true)),
     };
     if library.is_none() && image.is_none() {
+        for unit in &taken.units {
+            if let What::Archive(archive, _) = unit {
+                archive.namespace().remove_archive(archive);
+            }
+        }
         return Ok(taken.into_bodies().collect());
     }
     for (place, body) in places.iter_mut().zip(taken.into_bodies()) {
@@ -176,7 +239,7 @@ fn bound_to(library: &Arc<Library>, units: &[Unit]) -> String {
         .iter()
         .flat_map(|runtime| runtime::units(runtime))
         .filter(|unit| !units.iter().any(|other| other.is(unit)))
-        .filter(|unit| unit.image().is_some_and(|image| image.is_bound_to_library(library)))
+        .filter(|unit| unit.images().iter().any(|image| image.is_bound_to_library(library)))
         .map(|unit| unit.name().to_owned())
         .collect();
     match users.as_slice() {

@@ -189,7 +189,9 @@ fn child() {
         match kind {
             "source" => source.clone().named(kind).into(),
             "objects" => mixed(&named("o"), Lang::Object).named(kind).into(),
-            "archive" => Archive::file(folder.join("whole.a")).flags(&library.libs).named(kind).into(),
+            "archive" => {
+                Archive::file(folder.join("whole.a")).flags(&library.libs).whole().named(kind).into()
+            }
             "bitcode" => mixed(&named("bc"), Lang::Bitcode).named(kind).into(),
             "image file" => Image::file(&image).named(kind).into(),
             "image bytes" => Image::bytes(kind, std::fs::read(&image).unwrap()).into(),

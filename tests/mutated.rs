@@ -105,7 +105,7 @@ fn load(kind: &str, number: u64, bytes: Vec<u8>) -> Load {
     match kind {
         "object" | "c++ object" => Object::bytes(name, bytes).into(),
         "bitcode" => Bitcode::bytes(name, bytes).into(),
-        "archive" => Archive::bytes(name, bytes).into(),
+        "archive" => Archive::bytes(name, bytes).whole().into(),
         "source" => Source::text(format!("{name}.c"), String::from_utf8_lossy(&bytes)).into(),
         _ => Source::text(format!("{name}.cpp"), String::from_utf8_lossy(&bytes)).into(),
     }

@@ -1,6 +1,7 @@
 //! Explanations of symbols: what a reference gets, of what is loaded and of what would be.
 
-use super::{Runtime, is_refused};
+use super::Runtime;
+use super::group::is_refused;
 use crate::error::Error;
 use crate::input::{Kind, Load, Place};
 use crate::named::NamedImage;
@@ -51,7 +52,7 @@ impl Runtime {
         self.on_demand_too(self.loader().explain(None, symbol))
     }
 
-    /// Explains what a reference to `symbol` would get if `units` were loaded, one after the other: one from the first that
+    /// Explains what a reference to `symbol` would get if `units` were loaded together: one from the first that
     /// refers to it, or else that defines it, or else from the first of them. They are compiled and mapped as for loading and the libraries that they need opened; no
     /// code of theirs runs, and other symbols may be missing. Shared libraries are loaded, and closed again unless
     /// something else has them open.
@@ -67,7 +68,7 @@ impl Runtime {
         // Held until everything is said.
         let mut libraries: Vec<Unit> = Vec::new();
         for unit in units {
-            let Load { name, kind } = unit.into();
+            let Load { name, kind, namespace } = unit.into();
             if name.is_empty() {
                 let failure = Failure::new(FailureKind::Usage, "cannot explain with a unit without a name");
                 return Err(Error::of_failure("", failure));
@@ -80,9 +81,9 @@ impl Runtime {
                     waiting.push(Waiting { name, file: made.image, path });
                 }
                 Kind::Image(place) => waiting.push(self.unloaded(name, &place)?),
-                library @ Kind::Library(_) => {
+                other @ (Kind::Library(_) | Kind::Archive(_)) => {
                     let known = self.is_loaded(&name);
-                    let unit = self.load(Load { name, kind: library })?;
+                    let unit = self.load(Load { name, kind: other, namespace })?;
                     if !known {
                         libraries.push(unit);
                     }
@@ -102,7 +103,7 @@ impl Runtime {
     fn explain_waiting(&self, waiting: &mut [Waiting], symbol: &str) -> Result<Explanation, LoadError> {
         let explain = |waiting: &[Waiting]| {
             let sources: Vec<_> = waiting.iter().map(Waiting::source).collect();
-            self.loader().explain_in_turn(None, &sources, symbol)
+            self.loader().explain_for(None, &sources, symbol)
         };
         match explain(waiting) {
             // The store may be on a file system that nothing can be executed from.

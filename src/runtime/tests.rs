@@ -4,11 +4,13 @@
 
 use super::*;
 use crate::{Image, Object, Program, SharedLibrary, Source, host_fn};
-use hotbed_loader::boundary::{Argument, BackEnd, Counts, Dependency, Lang};
+use hotbed_loader::boundary::{Argument, BackEnd, Content, Counts, Dependency, Lang, Reply, Request};
 use hotbed_loader::image::note;
+use hotbed_loader::sys::files;
 use std::fmt::Write;
+use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::atomic::{AtomicI32, AtomicUsize};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 /// Compiles with `clang-22` and links with `ld.lld`.
 struct Processes {

@@ -65,4 +65,9 @@ impl Loader {
         spaces.push(Arc::downgrade(&space));
         Namespace(space)
     }
+
+    /// The namespace of who asks for none.
+    pub fn default_namespace(&self) -> Namespace {
+        Namespace(Arc::clone(&self.0.space))
+    }
 }

@@ -5,7 +5,7 @@ use crate::arguments::{self, Arguments, Kind, Purpose};
 use crate::input;
 use crate::timings::{self, Totals};
 use crate::{Outcome, Status, console, usage};
-use hotbed::{Image, ProgramArguments, Runtime, SharedLibrary, Unit};
+use hotbed::{Image, Load, ProgramArguments, Runtime, SharedLibrary, Unit};
 use hotbed_loader::sys::start;
 use std::ffi::{CStr, c_char, c_int};
 use std::time::Instant;
@@ -72,30 +72,34 @@ extern "C" fn close_dumps() {
     hotbed_loader::debug::close_dumps();
 }
 
-/// Loads everything, shared libraries and images first: they may be what the rest is bound to. The units come back in
-/// the order in which an entry is looked for.
+/// Loads everything together, so that all may need each other whatever their order. Shared libraries and images come first in the
+/// search. The units come back in the order in which an entry is looked for.
 fn load(runtime: &Runtime, parsed: &Arguments, totals: &mut Totals) -> Result<Vec<Unit>, Status> {
-    let load = |load: hotbed::Load| runtime.load(load).map_err(|error| console::fail(&error));
-    let mut units = Vec::new();
+    let mut loads: Vec<Load> = Vec::new();
+    let mut seen = Vec::new();
     for file in parsed.files() {
-        match file.kind {
-            Kind::SharedLibrary => units.push(load(SharedLibrary::path(file.path()).into())?),
-            Kind::Image => {
-                let unit = load(Image::file(file.path()).into())?;
-                totals.add(unit.report());
-                totals.mapped();
-                units.push(unit);
-            }
-            Kind::Input(_) => {}
+        // Naming a file twice changes nothing, as for a linker.
+        if matches!(file.kind, Kind::Input(_)) || seen.contains(&file.path()) {
+            continue;
         }
+        seen.push(file.path());
+        loads.push(match file.kind {
+            Kind::SharedLibrary => SharedLibrary::path(file.path()).into(),
+            _ => Image::file(file.path()).into(),
+        });
     }
     let entry = parsed.options.entry.unwrap_or("main");
-    if let Some(program) = input::program(parsed)? {
-        let unit = load(program.entry(entry).into())?;
+    let program = input::program(parsed)?;
+    let has_program = program.is_some();
+    loads.extend(program.map(|program| program.entry(entry).into()));
+    let mut units = runtime.load_all(loads).map_err(|error| console::fail(&error))?;
+    for unit in units.iter().filter(|unit| !unit.is_library()) {
         totals.add(unit.report());
         totals.mapped();
         console::print(&unit.report().rendered);
-        units.insert(0, unit);
+    }
+    if has_program {
+        units.rotate_right(1);
     }
     Ok(units)
 }
