@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A line of `inputs/crates.tsv`, as `scripts/fetch-inputs` has prepared it.
-struct Library {
-    flags: Vec<String>,
-    files: Vec<PathBuf>,
-    program: PathBuf,
-    libs: Vec<String>,
+pub(crate) struct Library {
+    pub(crate) flags: Vec<String>,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) program: PathBuf,
+    pub(crate) libs: Vec<String>,
 }
 
 /// The same made by clang.
@@ -29,7 +29,7 @@ struct Made {
 const OPTIONS: [&str; 2] = ["-w", "-O0"];
 
 impl Library {
-    fn find(name: &str) -> Self {
+    pub(crate) fn find(name: &str) -> Self {
         let inputs = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/inputs");
         let lines = |kind: &str| -> Vec<String> {
             let path = inputs.join(format!("{name}.{kind}"));
@@ -50,12 +50,12 @@ impl Library {
         self.files.iter().chain([&self.program]).map(PathBuf::as_path)
     }
 
-    fn compiler(&self) -> &'static str {
+    pub(crate) fn compiler(&self) -> &'static str {
         if self.program.extension().is_some_and(|suffix| suffix == "cpp") { "clang++-22" } else { "clang-22" }
     }
 
     /// Compiles the sources with `flags`; where each result is.
-    fn compile(&self, scratch: &Scratch, flags: &[&str], suffix: &str) -> Vec<PathBuf> {
+    pub(crate) fn compile(&self, scratch: &Scratch, flags: &[&str], suffix: &str) -> Vec<PathBuf> {
         let of = |folder: &Path, sources: &[PathBuf]| -> Vec<PathBuf> {
             // One call for all of them; clang names the results after the sources.
             let mut command = Command::new(self.compiler());

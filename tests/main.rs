@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
+mod archives;
 mod as_executed;
 mod autoload;
 mod bad_input;
@@ -13,6 +14,7 @@ mod build_image;
 mod debuggers;
 mod exceptions;
 mod explain;
+mod groups;
 mod hostile_inputs;
 mod image_shape;
 mod inputs;
@@ -21,6 +23,7 @@ mod library_paths;
 mod mutated;
 mod named_image;
 mod names;
+mod namespaces;
 mod profilers;
 mod seen;
 mod store;
