@@ -12,7 +12,7 @@ impl Loader {
     /// # Errors
     /// As for [`Loader::load_image`].
     pub(crate) fn bind_only(&self, name: &str, source: ImageSource<'_>) -> Result<Arc<Image>, LoadError> {
-        let (prepared, _) = self.prepare(None, &[(name, source)])?;
+        let (prepared, _) = self.prepare(None, &[(name, source)], false)?;
         let mut images = prepared.into_iter().map(|one| one.image);
         images.next().ok_or_else(|| LoadError::Uninitialised { unit: name.to_owned() })
     }

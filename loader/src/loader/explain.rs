@@ -9,10 +9,10 @@ mod near;
 mod tests;
 
 pub use answer::{Answer, Asked, Explanation, Reason, Verdict};
-pub(super) use near::Nearest;
+use near::Nearest;
 
 use super::{Library, Loader, Member, Namespace, seen_by};
-use crate::error::{LoadError, demangle};
+use crate::error::{LoadError, Unresolved, demangle};
 use crate::image::bind::{self, Choice};
 use crate::image::symbols::{Holding, Name};
 use crate::image::versions::Version;
@@ -23,6 +23,9 @@ use crate::libraries::LibraryFile;
 use crate::on_demand;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Near misses are looked for as long as not more symbols are missing: otherwise it is a library, and not a letter.
+const FEW: usize = 8;
 
 /// An explanation, and what the reference gets.
 struct Explained {
@@ -202,15 +205,17 @@ impl Loader {
         Explained { explanation, choice }
     }
 
-    /// Names that are like `wanted` and that somebody has.
-    pub(super) fn near_misses(
-        &self,
-        space: &Space,
-        members: &[Member],
-        view: &ProcessView,
-        wanted: &str,
-    ) -> Vec<String> {
-        Known { host: self.0.host.names(), images: seen_by(space), members, view }.near(wanted)
+    /// Says of symbols that nobody has which names are like them. To be called without a lock.
+    pub(super) fn add_near_misses(&self, space: &Space, members: &[Member], symbols: &mut [Unresolved]) {
+        let view = self.0.common.process.view();
+        let known = Known { host: self.0.host.names(), images: seen_by(space), members, view: &view };
+        let mut all: Vec<_> = symbols.iter().take(FEW).map(|symbol| Nearest::new(&symbol.name)).collect();
+        for name in known.names() {
+            all.iter_mut().for_each(|nearest| nearest.consider(name));
+        }
+        for (symbol, nearest) in symbols.iter_mut().zip(all) {
+            symbol.near = nearest.names();
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl Loader {
         namespace: Option<&Namespace>,
         sources: &[(&str, ImageSource<'_>)],
     ) -> Result<Vec<Arc<Image>>, LoadError> {
-        let (mut prepared, order) = self.prepare(namespace, sources)?;
+        let (mut prepared, order) = self.prepare(namespace, sources, true)?;
         let arguments = self.0.options.program.unwrap_or_else(ProgramArguments::of_process);
         let mut ready = Vec::with_capacity(prepared.len());
         for at in &order {
@@ -92,22 +92,27 @@ impl Loader {
         Ok(prepared.into_iter().map(|one| one.image).collect())
     }
 
-    /// Everything up to the point where code of the images would run, and the order in which it shall.
+    /// Everything up to the point where code of the images would run, and the order in which it shall. Where symbols are
+    /// missing, names like them are looked for if `near` says so.
     pub(crate) fn prepare(
         &self,
         namespace: Option<&Namespace>,
         sources: &[(&str, ImageSource<'_>)],
+        near: bool,
     ) -> Result<(Vec<Prepared>, Vec<usize>), LoadError> {
         let space = self.space(namespace);
         let mut members = Vec::with_capacity(sources.len());
         for (name, source) in sources {
             members.push(self.map(name, *source)?);
         }
-        let result = self.open_needed(space, &mut members).and_then(|early| {
+        let mut result = self.open_needed(space, &mut members).and_then(|early| {
             let (prepared, order) = self.bind(space, &mut members)?;
             early.done(|member| prepared.get(member).map(|one| &one.image));
             Ok((prepared, order))
         });
+        if near && let Err(LoadError::Unresolved { symbols, .. }) = &mut result {
+            self.add_near_misses(space, &members, symbols);
+        }
         // A library that is never unloaded may be bound to what was offered of these.
         for mut member in members.into_iter().filter(|member| member.early.is_some()) {
             member.libraries.clear();
@@ -191,7 +196,7 @@ impl Loader {
                 members.iter().zip(&plans).find(|(_, plan)| !plan.missing.is_empty())
             {
                 drop(binding);
-                return Err(self.unresolved(member, &plan.missing, space, members, &view));
+                return Err(unresolved(&member.name, &member.mapped, &plan.missing, space));
             }
             let mut applied = Vec::with_capacity(members.len());
             for (member, plan) in members.iter().zip(&plans) {
@@ -214,39 +219,7 @@ impl Loader {
             return Ok((prepared, order));
         }
     }
-
-    /// The error about symbols that `member` needs and nobody has. To be called without a lock.
-    pub(super) fn unresolved(
-        &self,
-        member: &Member,
-        missing: &[u32],
-        space: &Space,
-        members: &[Member],
-        view: &ProcessView,
-    ) -> LoadError {
-        let mapped = &member.mapped;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let symbols = missing.iter().filter_map(|index| {
-            let symbol = mapped.symbols.get(*index)?;
-            let name = text(mapped.symbols.text(symbol.name.into())?);
-            let version = mapped.symbols.needed_version(*index).map(|version| text(version.name));
-            Some(Unresolved::new(&name, version.as_deref()))
-        });
-        let mut symbols: Vec<_> = symbols.collect();
-        // Where many are missing it is a library, and not a letter.
-        for symbol in symbols.iter_mut().take(FEW) {
-            symbol.near = self.near_misses(space, members, view, &symbol.name);
-        }
-        LoadError::Unresolved {
-            unit: member.name.to_string(),
-            symbols,
-            asked: space.order.iter().copied().filter(|layer| layer.is_searched()).collect(),
-        }
-    }
 }
-
-/// For so many unresolved symbols near misses are looked for.
-const FEW: usize = 8;
 
 fn not_started(unit: String, error: StartError) -> LoadError {
     match error {
@@ -305,6 +278,21 @@ fn assemble(
         }
     }
     done.into_iter().flatten().collect()
+}
+
+pub(super) fn unresolved(unit: &str, mapped: &Mapped, missing: &[u32], space: &Space) -> LoadError {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let symbols = missing.iter().filter_map(|index| {
+        let symbol = mapped.symbols.get(*index)?;
+        let name = text(mapped.symbols.text(symbol.name.into())?);
+        let version = mapped.symbols.needed_version(*index).map(|version| text(version.name));
+        Some(Unresolved::new(&name, version.as_deref()))
+    });
+    LoadError::Unresolved {
+        unit: unit.to_owned(),
+        symbols: symbols.collect(),
+        asked: space.order.iter().copied().filter(|layer| layer.is_searched()).collect(),
+    }
 }
 
 /// Name and version of a symbol that was not found, unless it is one that the compiler's own start-up files refer to

@@ -6,6 +6,7 @@
 //! before, as far as it can be known then what their symbols stand for, and once more when everything is.
 
 use super::library::search_of;
+use super::load::unresolved;
 use super::{Library, LibraryRequest, Loader, Member, seen_by};
 use crate::error::LoadError;
 use crate::facade::offer::{Chosen, Source, all, choose};
@@ -129,7 +130,6 @@ impl Loader {
         let mut early = Vec::with_capacity(members.len());
         // Images must not end while the lock is held.
         let held = Held::default();
-        let mut unresolved = None;
         {
             let binding = self.0.common.binding.lock();
             for (position, member) in members.iter().enumerate() {
@@ -152,14 +152,10 @@ impl Loader {
                     .filter(|index| !view.may_know_more() && !is_in(files, &member.mapped, *index))
                     .collect();
                 if !nowhere.is_empty() {
-                    unresolved = Some((position, nowhere));
-                    break;
+                    return Err(unresolved(&member.name, &member.mapped, &nowhere, space));
                 }
                 early.push(plan);
             }
-        }
-        if let Some((position, missing)) = unresolved {
-            return Err(self.unresolved(&members[position], &missing, space, members, &view));
         }
         for (member, plan) in members.iter_mut().zip(&early) {
             let damaged = |source: ImageError| LoadError::Image { unit: member.name.to_string(), source };

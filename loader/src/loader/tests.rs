@@ -449,7 +449,7 @@ fn damaged_images_are_errors_and_never_crash() {
     );
     let bytes = std::fs::read(&path).unwrap();
     let loader = loader();
-    drop(loader.prepare(None, &[("whole", ImageSource::Bytes(&bytes))]).unwrap());
+    drop(loader.prepare(None, &[("whole", ImageSource::Bytes(&bytes))], false).unwrap());
 
     // The headers, the read-only tables in front of the code, and the dynamic section.
     let file = object::File::parse(&*bytes).unwrap();
@@ -494,7 +494,7 @@ fn damaged_images_are_errors_and_never_crash() {
                 _ => next(256) as u8,
             };
         }
-        match loader.prepare(None, &[("damaged", ImageSource::Bytes(&damaged))]) {
+        match loader.prepare(None, &[("damaged", ImageSource::Bytes(&damaged))], false) {
             Ok(_) => good += 1,
             Err(error) => {
                 bad += 1;
@@ -503,7 +503,9 @@ fn damaged_images_are_errors_and_never_crash() {
         }
     }
     for end in (0..bytes.len()).step_by(97) {
-        assert!(loader.prepare(None, &[("cut", ImageSource::Bytes(&bytes[..end]))]).is_err() || end > 64);
+        assert!(
+            loader.prepare(None, &[("cut", ImageSource::Bytes(&bytes[..end]))], false).is_err() || end > 64
+        );
     }
     assert!(good > 100 && bad > 1000, "{good} {bad}");
 }

@@ -59,7 +59,7 @@ impl Nearest {
         }
         let mangled = name.starts_with("_Z");
         let shown = || demangle(name).unwrap_or_else(|| name.to_owned());
-        if let Some(distance) = near(&self.wanted, self.letters, name) {
+        if let Some(distance) = near(&self.wanted, self.letters, limit(self.wanted.len()), name) {
             return Some((distance, shown()));
         }
         if !mangled && name == self.plain {
@@ -76,7 +76,7 @@ impl Nearest {
             return None;
         }
         let text = demangle(name).filter(|text| *text != self.text)?;
-        match near(&self.text, letters(&self.text), &text) {
+        match near(&self.text, letters(&self.text), self.text.len() / 4, &text) {
             Some(distance) => Some((distance, text)),
             None if like_plain && self.is_like_plain(plain(&text)) => {
                 Some((strsim::osa_distance(&self.text, &text), text))
@@ -86,7 +86,8 @@ impl Nearest {
     }
 
     fn is_like_plain(&self, name: &str) -> bool {
-        name == self.plain || near(&self.plain, letters(&self.plain), name).is_some()
+        name == self.plain
+            || near(&self.plain, letters(&self.plain), (self.plain.len() / 4).max(1), name).is_some()
     }
 }
 
@@ -122,9 +123,8 @@ fn letters(name: &str) -> u64 {
     name.bytes().fold(0, |set, byte| set | 1 << (byte & 63))
 }
 
-/// The distance, if it is small.
-fn near(wanted: &str, wanted_letters: u64, name: &str) -> Option<usize> {
-    let limit = limit(wanted.len());
+/// The distance, if it is at most `limit`.
+fn near(wanted: &str, wanted_letters: u64, limit: usize, name: &str) -> Option<usize> {
     if name.len().abs_diff(wanted.len()) > limit {
         return None;
     }
