@@ -245,8 +245,8 @@ impl Question<'_> {
                 Layer::Host => (self.in_host(layers, used), None),
                 Layer::Images => (self.in_images(layers, images, used), None),
                 Layer::Process => (self.in_process(layers, choice), None),
-                Layer::OnDemand => (Vec::new(), Some("not asked".to_owned())),
-                Layer::Fresh | Layer::Archives | Layer::Runtime => (Vec::new(), None),
+                Layer::Archives | Layer::OnDemand => (Vec::new(), Some("not asked".to_owned())),
+                Layer::Fresh | Layer::Runtime => (Vec::new(), None),
             };
             all.push(Asked { layer: *layer, answers, remark });
         }
