@@ -306,7 +306,7 @@ fn by_force_who_was_bound_runs_into_a_trap_that_says_so() {
 /// Whatever is the order of the steps, a unit ends before those that it is bound to, and everything runs once.
 #[test]
 fn ends_come_once_and_in_order() {
-    let kinds = ["registered by a thread", "object", "destructor"];
+    let kinds = ["object", "registered by a thread", "destructor"];
     for task in ["drop 012r", "drop 210r", "drop r012", "drop r201", "drop 1r02", "together x", "exit x"] {
         let outcome = Child::new("unloading::host", task).run();
         assert_eq!(outcome.end, End::Status(3), "{task}: {outcome:?}");
