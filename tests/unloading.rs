@@ -357,3 +357,62 @@ fn objects_with_descriptors_are_cut_off_too() {
     user.unload().unwrap();
     assert!(runtime.units().is_empty());
 }
+
+/// A unit of a circle: it says when it ends, and needs `uses`.
+fn link(test: &str, name: &str, uses: &[&str]) -> hotbed::Load {
+    let sum: String = uses.iter().map(|used| format!(" + number_{used}()")).collect();
+    let declared: String = uses.iter().map(|used| format!("int number_{used}(void);")).collect();
+    let text = format!(
+        "void say(const char *); {declared} int number_{name}(void) {{ return 1; }} int sum_{name}(void) {{ return 0{sum}; }}
+         __attribute__((constructor)) static void begin(void) {{ say(\"{test}:+{name}\"); }}
+         __attribute__((destructor)) static void end(void) {{ say(\"{test}:-{name}\"); }}"
+    );
+    Source::text(format!("{name}.c"), text).named(name).into()
+}
+
+#[test]
+fn units_of_a_circle_go_together_or_by_force() {
+    let pair = |runtime: &Runtime, test: &str| -> [Unit; 2] {
+        runtime.load_all([link(test, "a", &["b"]), link(test, "b", &["a"])]).unwrap().try_into().unwrap()
+    };
+    let own = runtime();
+    let [a, b] = pair(&own, "pair");
+    assert_eq!(a.unload().unwrap_err().to_string(), "cannot unload a: b is bound to it");
+    assert_eq!(b.unload().unwrap_err().to_string(), "cannot unload b: a is bound to it");
+    assert_eq!(said("pair:"), ["+a", "+b"]);
+    own.unload(&[a, b]).unwrap();
+    assert_eq!(said("pair:"), ["+a", "+b", "-b", "-a"]);
+
+    let [a, b] = pair(&own, "forced");
+    a.unload_with(Unload::forced()).unwrap();
+    assert_eq!(said("forced:"), ["+a", "+b", "-a"]);
+    // Who was bound to it is not bound to what takes its place, and has nothing to wait for any more.
+    assert_eq!(call(&b, "number_b"), 1);
+    b.unload().unwrap();
+    assert_eq!(said("forced:"), ["+a", "+b", "-a", "-b"]);
+
+    // The handles go first, then the runtime; or the other way round.
+    for (test, first) in [("handles", true), ("runtime", false)] {
+        let own = runtime();
+        let units = pair(&own, test);
+        if first {
+            drop(units);
+            drop(own);
+        } else {
+            drop(own);
+            drop(units);
+        }
+        assert_eq!(said(&format!("{test}:")), ["+a", "+b", "-b", "-a"]);
+    }
+
+    let all = [link("three", "a", &["b"]), link("three", "b", &["c"]), link("three", "c", &["a"])];
+    let mut units = own.load_all(all).unwrap();
+    let user = own.load(link("three", "user", &["b"])).unwrap();
+    assert_eq!(units.iter().map(|unit| call(unit, &format!("sum_{}", unit.name()))).sum::<i32>(), 3);
+    assert_eq!(own.unload(&units[1..]).unwrap_err().to_string(), "cannot unload b: a, user are bound to it");
+    assert_eq!(own.unload(&units).unwrap_err().to_string(), "cannot unload b: user is bound to it");
+    units.push(user);
+    own.unload(&units).unwrap();
+    assert_eq!(said("three:")[4..], ["-user", "-c", "-b", "-a"]);
+    assert!(own.units().is_empty());
+}
