@@ -19,7 +19,7 @@ use crate::sys::exit::die;
 use crate::sys::memory::{Access, Mapping, PAGE};
 use std::arch::naked_asm;
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 const HEAD: usize = 16;
 const STUB: usize = 16;
@@ -30,9 +30,9 @@ struct Trap(Box<[u8]>);
 /// What one image has of them. Dropped, none of them may be called any more.
 pub(super) struct Traps {
     code: Option<Mapping>,
-    _traps: Box<[Trap]>,
+    _traps: Arc<[Trap]>,
     modules: Vec<TrapModule>,
-    references: Vec<Box<Reference>>,
+    references: Vec<Arc<Reference>>,
 }
 
 impl Traps {
@@ -41,7 +41,7 @@ impl Traps {
     /// # Errors
     /// What the system says.
     pub(super) fn new(lines: Vec<Vec<u8>>) -> io::Result<Self> {
-        let traps: Box<[Trap]> = lines.into_iter().map(|line| Trap(line.into())).collect();
+        let traps: Arc<[Trap]> = lines.into_iter().map(|line| Trap(line.into())).collect();
         let code = if traps.is_empty() { None } else { Some(write(&traps)?) };
         Ok(Self { code, _traps: traps, modules: Vec::new(), references: Vec::new() })
     }
@@ -61,8 +61,8 @@ impl Traps {
 
     /// What a TLS descriptor can point to for a variable of a module that [`Traps::module`] gave.
     pub(super) fn reference(&mut self, module: usize, offset: usize) -> usize {
-        let reference = Box::new(Reference { module, offset });
-        let address = std::ptr::from_ref(&*reference) as usize;
+        let reference = Arc::new(Reference { module, offset });
+        let address = Arc::as_ptr(&reference) as usize;
         self.references.push(reference);
         address
     }
