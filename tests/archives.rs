@@ -2,10 +2,11 @@
 
 use crate::libraries::Library;
 use crate::support::{Scratch, archive, execute, object};
-use hotbed::{Archive, Error, Image, Runtime, SharedLibrary, Source, Unit};
+use hotbed::{Archive, Error, Image, Runtime, SharedLibrary, Source, Unit, host_fn};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 fn call(unit: &Unit, name: &str) -> i32 {
     // SAFETY: every function in these tests that is called so has this type.
@@ -268,4 +269,109 @@ fn a_real_library_gives_what_a_linker_would_take() {
     assert_eq!(call(&user, "run"), 41);
     assert_eq!(lib.members().len(), more.len(), "each once");
     assert_eq!(lib.members().into_iter().collect::<BTreeSet<_>>(), more);
+}
+
+#[test]
+fn threads_that_need_the_same_member_share_it() {
+    let scratch = Scratch::new("archives-threads");
+    let path = archive_of(
+        &scratch,
+        "lib.a",
+        &[
+            ("deep.c", "static int n; int *deep(void) { return &n; }"),
+            ("same.c", "int *deep(void); int *same(void) { return deep(); }"),
+        ],
+    );
+    let runtime = runtime();
+    let lib = load(&runtime, Archive::file(&path));
+    let (runtime, lib) = (&runtime, &lib);
+    let addresses: Vec<usize> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|at| {
+                scope.spawn(move || {
+                    let name = ["deep", "same"][at % 2];
+                    let text = format!("int *{name}(void); int *ask(void) {{ return {name}(); }}");
+                    let unit = load(runtime, Source::text(format!("user{at}.c"), text));
+                    let unit = if at % 4 < 2 { unit } else { lib.clone() };
+                    let name = if at % 4 < 2 { "ask" } else { name };
+                    // SAFETY: all of them have this type.
+                    let ask = unsafe { unit.get::<unsafe extern "C" fn() -> *mut i32>(name) }.unwrap();
+                    // SAFETY: as above.
+                    unsafe { ask() as usize }
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
+    let mut members = lib.members();
+    members.sort();
+    assert_eq!(members, ["deep.o", "same.o"]);
+}
+
+static NESTED: OnceLock<Runtime> = OnceLock::new();
+
+/// Loads a unit that needs another member, and the member that is being loaded.
+extern "C" fn load_more() -> i32 {
+    let text = "int other(void), begun(void); int nested(void) { return other() + begun(); }";
+    call(&load(NESTED.get().unwrap(), Source::text("nested.c", text)), "nested")
+}
+
+#[test]
+fn a_constructor_of_a_member_may_load_more() {
+    let scratch = Scratch::new("archives-nested");
+    let path = archive_of(
+        &scratch,
+        "lib.a",
+        &[
+            (
+                "begun.c",
+                "int load_more(void); static int found; int begun(void) { return 1; }\n\
+                 __attribute__((constructor)) static void begin(void) { found = load_more(); }\n\
+                 int result(void) { return found; }",
+            ),
+            ("other.c", "int other(void) { return 20; }"),
+        ],
+    );
+    let runtime = NESTED.get_or_init(runtime);
+    runtime.define("load_more", host_fn!(load_more as extern "C" fn() -> i32)).unwrap();
+    let lib = load(runtime, Archive::file(&path));
+    assert_eq!(call(&lib, "result"), 21);
+    let mut members = lib.members();
+    members.sort();
+    assert_eq!(members, ["begun.o", "other.o"]);
+}
+
+#[test]
+fn damaged_archives_are_refused_or_read() {
+    let scratch = Scratch::new("archives-damaged");
+    let members =
+        [("a.c", "int a(void) { return 1; }"), ("b.cpp", "inline int x = 1; int *b() { return &x; }")];
+    let sound = std::fs::read(archive_of(&scratch, "lib.a", &members)).unwrap();
+    let runtime = runtime();
+    let mut sequence = 0;
+    let mut read = |bytes: Vec<u8>| {
+        sequence += 1;
+        let result = runtime.load(Archive::bytes(format!("{sequence}.a"), bytes));
+        match &result {
+            Ok(unit) => unit.unload().unwrap(),
+            Err(error) => assert!(matches!(error, Error::Input { .. }), "{error}"),
+        }
+        result.is_ok()
+    };
+    assert!(read(sound.clone()));
+    let beginning = 8;
+    for end in (0..sound.len() - 1).filter(|end| *end != beginning) {
+        // Between two members it is a smaller archive, with an index that points outside.
+        assert!(!read(sound[..end].to_vec()), "cut off at {end}");
+    }
+    let refused = (0..sound.len())
+        .flat_map(|at| [0xff, 0x80, 1].map(|mask| (at, mask)))
+        .filter(|(at, mask)| {
+            let mut bytes = sound.clone();
+            bytes[*at] ^= mask;
+            !read(bytes)
+        })
+        .count();
+    assert!(refused > 100, "{refused}");
 }
