@@ -87,7 +87,8 @@ fn nothing_is_loaded_when_one_fails() {
         &scratch.write("lonely.c", "int nowhere(void); int lonely(void) { return nowhere(); }"),
         &[],
     );
-    let bad: Vec<(Load, fn(&Error) -> bool)> = vec![
+    type Fits = fn(&Error) -> bool;
+    let bad: Vec<(Load, Fits)> = vec![
         (Source::text("bad.c", "int bad(void) { return }").into(), |e| matches!(e, Error::Compile { .. })),
         (Source::text("bad.c", "int no(void); int bad(void) { return no(); }").into(), |e| {
             matches!(e, Error::Bind { .. })

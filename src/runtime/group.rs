@@ -85,7 +85,7 @@ impl Piece {
     }
 
     /// Brings it into memory.
-    fn into_memory(&mut self) -> Result<(), Error> {
+    fn move_to_memory(&mut self) -> Result<(), Error> {
         if let Source::Copy { file, path } = &mut self.source {
             *file = files::contents(file.as_fd())
                 .and_then(|bytes| files::memory_copy(&self.name, &bytes))
@@ -147,7 +147,7 @@ impl<'a> Group<'a> {
                 error if is_refused(&error) && !in_memory => {
                     in_memory = true;
                     let pulled = self.pulled.iter_mut().map(|(_, piece)| piece);
-                    self.pieces.iter_mut().chain(pulled).try_for_each(Piece::into_memory)?;
+                    self.pieces.iter_mut().chain(pulled).try_for_each(Piece::move_to_memory)?;
                 }
                 LoadError::Unresolved { unit, symbols, asked } => {
                     let waits = !waited && self.right.is_none();
