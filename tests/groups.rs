@@ -271,7 +271,7 @@ fn jolt_in_parts() {
             execute(
                 Command::new("clang++-22")
                     .args(&library.flags)
-                    .args(["-O1", "-fPIC", "-c"])
+                    .args(["-fPIC", "-c"])
                     .arg(file)
                     .arg("-o")
                     .arg(&made),
