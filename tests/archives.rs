@@ -200,7 +200,13 @@ fn a_member_stays_while_others_are_bound_to_it() {
     assert_eq!((call(&user, "user"), call(&lib, "more")), (1, 2));
     let error = lib.unload().unwrap_err().to_string();
     assert!(error.contains("user.c"), "{error}");
+    // A refusal changes nothing: what is loaded is not loaded once more.
+    assert_eq!(lib.members(), ["base.o", "more.o"]);
     assert_eq!(call(&lib, "base"), 3);
+    let text = "int base(void), more(void); int again(void) { more(); return base(); }";
+    let again = load(&runtime, Source::text("again.c", text));
+    assert_eq!((call(&again, "again"), lib.members().len()), (5, 2));
+    again.unload().unwrap();
     user.unload().unwrap();
     // Its own members are bound to each other, which keeps nothing.
     lib.unload().unwrap();

@@ -103,14 +103,14 @@ impl Registered {
         self.state.lock().loaded.clone()
     }
 
-    /// Takes images back that were let go of.
+    /// Takes images back that were let go of; their members have been counted as loaded all the time.
     pub(crate) fn give_back(&self, images: Vec<Arc<Image>>) {
         self.state.lock().images = images;
     }
 
-    /// Lets go of the images.
+    /// Lets go of the images. Their members are not loaded again: it is for the end of the archive.
     pub(crate) fn take_images(&self) -> Vec<Arc<Image>> {
-        std::mem::take(&mut *self.state.lock()).images
+        std::mem::take(&mut self.state.lock().images)
     }
 }
 
