@@ -39,8 +39,6 @@ struct Question<'a> {
     members: &'a [Member],
     /// Place of the unit that asks; past the end if nobody in particular does.
     position: usize,
-    /// Whether members are loaded one after the other.
-    in_turn: bool,
     name: Name<'a>,
     version: Option<&'a Version>,
     /// Index of the asker's own definition.
@@ -51,7 +49,7 @@ impl Loader {
     /// Explains what a unit of the namespace would get that refers to `symbol` and has none itself. The name may be mangled
     /// or as C++ source has it (`n::twice(int)`).
     pub fn explain(&self, namespace: Option<&Namespace>, symbol: &str) -> Explanation {
-        self.ask(self.space(namespace), &[], false, symbol).explanation
+        self.ask(self.space(namespace), &[], symbol).explanation
     }
 
     /// Explains what a reference to `symbol` from images that are not loaded would get if they were loaded together: one
@@ -69,20 +67,7 @@ impl Loader {
         sources: &[(&str, ImageSource<'_>)],
         symbol: &str,
     ) -> Result<Explanation, LoadError> {
-        self.explain_group(namespace, sources, symbol, false).map(|explained| explained.explanation)
-    }
-
-    /// The same for images that are loaded one after the other, so that none sees those behind it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn explain_in_turn(
-        &self,
-        namespace: Option<&Namespace>,
-        sources: &[(&str, ImageSource<'_>)],
-        symbol: &str,
-    ) -> Result<Explanation, LoadError> {
-        self.explain_group(namespace, sources, symbol, true).map(|explained| explained.explanation)
+        self.explain_group(namespace, sources, symbol).map(|explained| explained.explanation)
     }
 
     fn explain_group(
@@ -90,14 +75,13 @@ impl Loader {
         namespace: Option<&Namespace>,
         sources: &[(&str, ImageSource<'_>)],
         symbol: &str,
-        in_turn: bool,
     ) -> Result<Explained, LoadError> {
         let mut members = Vec::with_capacity(sources.len());
         for (name, source) in sources {
             members.push(self.map(name, *source)?);
         }
         let unopened = self.open_plainly(&mut members);
-        let mut explained = self.ask(self.space(namespace), &members, in_turn, symbol);
+        let mut explained = self.ask(self.space(namespace), &members, symbol);
         if !unopened.is_empty() {
             let process = |asked: &&mut Asked| asked.layer == Layer::Process;
             if let Some(asked) = explained.explanation.asked.iter_mut().find(process) {
@@ -134,7 +118,7 @@ impl Loader {
         unopened
     }
 
-    fn ask(&self, space: &Space, members: &[Member], in_turn: bool, wanted: &str) -> Explained {
+    fn ask(&self, space: &Space, members: &[Member], wanted: &str) -> Explained {
         let mut view = self.0.common.process.view();
         let known = Known { host: self.0.host.names(), images: seen_by(space), members, view: &view };
         let symbol = known.mangled(wanted).unwrap_or_else(|| wanted.to_owned());
@@ -150,7 +134,7 @@ impl Loader {
             Some(_) => None,
             None => asker.and_then(|asker| asker.mapped.symbols.find_any(name)).map(|(index, _)| index),
         };
-        let question = Question { members, position, in_turn, name, version, own };
+        let question = Question { members, position, name, version, own };
 
         let mut explanation = Explanation::new(&symbol);
         explanation.version = version.map(|version| text(version.name));
@@ -165,10 +149,7 @@ impl Loader {
                 space,
                 host: &self.0.host,
                 process: &view,
-                group: match in_turn {
-                    true => members.get(..=position).unwrap_or_default(),
-                    false => members,
-                },
+                group: members,
                 position,
                 held: &held,
                 section: Section::under(&binding),
@@ -315,13 +296,8 @@ impl Question<'_> {
             let wins = used.is_some_and(|found| found.party == Party::Member(at));
             let replaced = used.is_some_and(|found| found.layer == Layer::Process);
             for holding in member.mapped.symbols.all(self.name, self.version) {
-                let verdict = self.verdict(&holding, wins, || {
-                    if self.in_turn && at > self.position {
-                        Some(Reason::Later)
-                    } else {
-                        (holding.shared && replaced).then_some(Reason::Replaced)
-                    }
-                });
+                let verdict =
+                    self.verdict(&holding, wins, || (holding.shared && replaced).then_some(Reason::Replaced));
                 answers.push(answer(member.name.to_string(), &holding, verdict));
             }
         }

@@ -77,8 +77,6 @@ pub enum Reason {
     NotShared,
     /// Hotbed has a function that stands in for it.
     StandIn,
-    /// It belongs to a unit that is loaded later than the one that asks.
-    Later,
     /// It is a variable of the program, whose guard cannot be seen: it may not be initialised.
     Guard,
 }
@@ -133,7 +131,6 @@ impl fmt::Display for Reason {
             Self::Replaced => "another weak copy is used by all",
             Self::NotShared => "a plain name does not replace a unit's own",
             Self::StandIn => "Hotbed stands in for it",
-            Self::Later => "loaded later",
             Self::Guard => "its guard cannot be seen",
         })
     }

@@ -45,7 +45,7 @@ fn compare(loader: &Loader, path: &Path) -> (Arc<Image>, usize) {
     for relocation in bind::tables(&member.mapped).unwrap().into_iter().flatten() {
         if relocation.symbol() != 0 {
             let name = name_of(&member.mapped, relocation.symbol());
-            let explain = |_: &String| loader.explain_group(None, &sources, &name, false).unwrap();
+            let explain = |_: &String| loader.explain_group(None, &sources, &name).unwrap();
             explained.entry(name.clone()).or_insert_with_key(explain);
         }
     }
@@ -331,16 +331,13 @@ fn namespaces_have_their_own_order_and_see_those_they_are_linked_to() {
 }
 
 #[test]
-fn units_that_are_loaded_later_do_not_count() {
+fn units_that_are_loaded_together_see_each_other() {
     let folder = Folder::new();
     let user = folder.image("user.c", "int late(void); int f(void) { return late(); }", &[]);
     let late = folder.image("late.c", "int late(void) { return 1; }", &[]);
     let loader = loader();
     let sources = [("user", ImageSource::File(&user)), ("late", ImageSource::File(&late))];
     assert_eq!(loader.explain_for(None, &sources, "late").unwrap().winner().unwrap().1.unit, "late");
-    let in_turn = loader.explain_in_turn(None, &sources, "late").unwrap();
-    assert_eq!(in_turn.winner(), None);
-    assert!(in_turn.to_string().contains("late: function: not counted: loaded later"), "{in_turn}");
     assert!(loader.images().is_empty());
     let nowhere = Path::new("/nowhere.hbi");
     assert!(loader.explain_for(None, &[("n", ImageSource::File(nowhere))], "f").is_err());
