@@ -1,7 +1,7 @@
 //! `Runtime::explain` and `hotbed explain`: who has a symbol, the same cold and warm.
 
 use crate::support::{End, Outcome, Scratch, archive, finish, hotbed, object, shared_library};
-use hotbed::{Image, Layer, Observer, Program, Reason, Runtime, Source, Verdict, host_fn};
+use hotbed::{Image, Layer, Observer, Program, Runtime, Source, Verdict, host_fn};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
