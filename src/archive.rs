@@ -3,6 +3,7 @@
 mod index;
 mod registered;
 
+pub(crate) use index::Definition;
 pub(crate) use registered::{Claim, Registered, select};
 
 use crate::input::{self, Compilation, Kind, Load};

@@ -262,23 +262,20 @@ libraries!(sqlite3, lua, flecs, zlib, stb_image, imgui, miniaudio);
 fn jolt_in_parts() {
     let scratch = Scratch::new("groups-jolt");
     let library = Library::find("jolt");
-    let objects: Vec<PathBuf> = library
-        .files
-        .iter()
-        .enumerate()
-        .map(|(at, file)| {
-            let made = scratch.join(format!("{at}.o"));
-            execute(
-                Command::new("clang++-22")
-                    .args(&library.flags)
-                    .args(["-fPIC", "-c"])
-                    .arg(file)
-                    .arg("-o")
-                    .arg(&made),
-            );
-            made
-        })
-        .collect();
+    let objects: Vec<PathBuf> = (0..library.files.len()).map(|at| scratch.join(format!("{at}.o"))).collect();
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        for first in 0..threads {
+            let (library, objects) = (&library, &objects);
+            scope.spawn(move || {
+                for at in (first..objects.len()).step_by(threads) {
+                    let mut clang = Command::new("clang++-22");
+                    clang.args(&library.flags).args(["-fPIC", "-c"]).arg(&library.files[at]);
+                    execute(clang.arg("-o").arg(&objects[at]));
+                }
+            });
+        }
+    });
     let folder = library.flags.iter().filter(|flag| flag.starts_with("-I"));
     let program = scratch.join("program.o");
     execute(

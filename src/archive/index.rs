@@ -7,6 +7,7 @@
 //! A member must not be loaded apart from those; all that mention such a symbol are one *cluster*. And as an ordinary linker would let
 //! any object of the program use these symbols, they are made visible: in an executable visibility does not count.
 
+use hotbed_loader::SymbolKind;
 use hotbed_loader::sys::files::{self, plain};
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64};
@@ -21,8 +22,8 @@ use std::path::Path;
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(super) members: Vec<Member>,
-    /// The first member that defines a name.
-    definitions: HashMap<String, usize>,
+    /// For each name the first definition.
+    definitions: HashMap<String, Definition>,
     /// Members that must be loaded together.
     clusters: Vec<Vec<usize>>,
 }
@@ -38,10 +39,20 @@ pub(super) struct Member {
     cluster: usize,
 }
 
+/// A definition in a member.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Definition {
+    /// Which one.
+    pub(super) member: usize,
+    /// What it is; of bitcode that is not known, and most symbols are functions.
+    pub(crate) kind: SymbolKind,
+    pub(crate) weak: bool,
+}
+
 /// What the symbol table of an object says.
 #[derive(Default)]
 struct Table {
-    defines: Vec<String>,
+    defines: Vec<(String, SymbolKind, bool)>,
     needs: Vec<String>,
     /// Strong symbols that are not for everybody.
     hidden: Vec<Hidden>,
@@ -96,8 +107,8 @@ impl Index {
             } else {
                 read_object(&contents).map_err(|what| format!("has the member {name} that {what}"))?
             };
-            for name in table.defines {
-                index.definitions.entry(name).or_insert(at);
+            for (name, kind, weak) in table.defines {
+                index.definitions.entry(name).or_insert(Definition { member: at, kind, weak });
             }
             hidden.extend(table.hidden.into_iter().map(|symbol| (at, symbol)));
             index.members.push(Member { name, bitcode, contents, needs: table.needs, cluster: at });
@@ -112,7 +123,9 @@ impl Index {
                     && index.members[*at].bitcode
                     && let Ok(name) = std::str::from_utf8(symbol.name())
                 {
-                    index.definitions.entry(name.to_owned()).or_insert(*at);
+                    let (member, kind) = (*at, SymbolKind::Function);
+                    let definition = Definition { member, kind, weak: false };
+                    index.definitions.entry(name.to_owned()).or_insert(definition);
                 }
             }
         }
@@ -122,6 +135,11 @@ impl Index {
 
     /// The first member that defines `name`.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.definition(name).map(|definition| definition.member)
+    }
+
+    /// The first definition of `name`.
+    pub(super) fn definition(&self, name: &str) -> Option<Definition> {
         self.definitions.get(name).copied()
     }
 
@@ -186,7 +204,13 @@ fn read_object(bytes: &[u8]) -> Result<Table, String> {
         let defined = symbol.st_shndx.get(LE) != elf::SHN_UNDEF;
         let weak = symbol.st_bind() == elf::STB_WEAK;
         if defined {
-            table.defines.push(name.to_owned());
+            let kind = match symbol.st_type() {
+                elf::STT_GNU_IFUNC => SymbolKind::IndirectFunction,
+                elf::STT_TLS => SymbolKind::Tls,
+                elf::STT_OBJECT | elf::STT_COMMON => SymbolKind::Data,
+                _ => SymbolKind::Function,
+            };
+            table.defines.push((name.to_owned(), kind, symbol.st_bind() != elf::STB_GLOBAL));
         } else if !weak {
             table.needs.push(name.to_owned());
         }

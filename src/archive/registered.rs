@@ -1,7 +1,7 @@
 //! An archive that units may need members of: which of them are loaded, and which ones a symbol takes.
 
 use super::Archived;
-use super::index::Index;
+use super::index::{Definition, Index};
 use crate::error::Error;
 use crate::input::Compilation;
 use crate::namespace::Namespace;
@@ -91,6 +91,14 @@ impl Registered {
     /// Whether a member defines `name`.
     pub(crate) fn defines(&self, name: &str) -> bool {
         self.index.find(name).is_some()
+    }
+
+    /// The definition of `name` that would be loaded if somebody needed it, with the name that its member goes by.
+    pub(crate) fn offer(&self, name: &str) -> Option<(String, Definition)> {
+        let definition = self.index.definition(name)?;
+        let member = &self.index.members[definition.member].name;
+        let waits = !self.state.lock().taken.contains(&definition.member);
+        waits.then(|| (format!("{}({member})", self.name), definition))
     }
 
     /// What was made of its members up to now, in load order.

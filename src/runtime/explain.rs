@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use super::group::is_refused;
+use crate::archive::Definition;
 use crate::error::Error;
 use crate::input::{Kind, Load, Place};
 use crate::named::NamedImage;
@@ -10,7 +11,7 @@ use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::image::{ImageSource, note};
 use hotbed_loader::store::Key;
 use hotbed_loader::sys::files;
-use hotbed_loader::{Explanation, Layer, LoadError};
+use hotbed_loader::{Answer, Explanation, Layer, LoadError, Verdict};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl Runtime {
     /// # }
     /// ```
     pub fn explain(&self, symbol: &str) -> Explanation {
-        self.on_demand_too(self.loader().explain(None, symbol))
+        self.on_demand_too(self.archives_too(self.loader().explain(None, symbol)))
     }
 
     /// Explains what a reference to `symbol` would get if `units` were loaded together: one from the first that
@@ -90,7 +91,7 @@ impl Runtime {
                 }
             }
         }
-        let explained = self.explain_waiting(&mut waiting, symbol);
+        let explained = self.explain_waiting(&mut waiting, symbol).map(|said| self.archives_too(said));
         let closed = libraries.into_iter().rev().try_for_each(|library| library.unload());
         let explained = explained.map_err(|source| Error::Bind {
             unit: waiting.first().map_or_else(String::new, |unit| unit.name.clone()),
@@ -135,6 +136,26 @@ impl Runtime {
                 Ok(Waiting { name, file, path: Path::to_owned(path) })
             }
         }
+    }
+
+    /// Adds what archives have that is not loaded.
+    fn archives_too(&self, mut explanation: Explanation) -> Explanation {
+        let mut is_had = explanation.winner().is_some();
+        let namespaces = self.inner.namespace.scope();
+        let archives = namespaces.iter().flat_map(|namespace| namespace.archives());
+        let offers: Vec<_> = archives.filter_map(|archive| archive.offer(&explanation.symbol)).collect();
+        let Some(asked) = explanation.asked.iter_mut().find(|asked| asked.layer == Layer::Archives) else {
+            return explanation;
+        };
+        for (unit, Definition { kind, weak, .. }) in offers {
+            let verdict = if is_had { Verdict::Shadowed } else { Verdict::Used };
+            asked.answers.push(Answer { unit, kind, weak, version: None, verdict });
+            is_had = true;
+        }
+        if is_had {
+            explanation.near.clear();
+        }
+        explanation
     }
 
     /// Adds what the libraries of the system say, if they would be asked.
