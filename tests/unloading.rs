@@ -109,7 +109,7 @@ fn several_go_together_and_only_who_is_outside_stands_in_the_way() {
     let refused = runtime.unload(&[one.clone(), two.clone()]).unwrap_err().to_string();
     assert_eq!(refused, "cannot unload two: three is bound to it");
     let other = Runtime::builder().no_cache().build().unwrap();
-    let foreign = other.unload(&[one.clone()]).unwrap_err().to_string();
+    let foreign = other.unload(std::slice::from_ref(&one)).unwrap_err().to_string();
     assert_eq!(foreign, "cannot unload one: it is of another runtime");
     assert_eq!(call(&three, "three"), 3);
     runtime.unload(&[two.clone(), one.clone(), three, two.clone()]).unwrap();
@@ -352,7 +352,7 @@ fn objects_with_descriptors_are_cut_off_too() {
     let owner = load("owner", OWNER);
     let user = load("user", USER);
     assert_eq!(call(&user, "read_t"), 7);
-    runtime.unload_with(&[owner.clone()], Unload::forced()).unwrap();
+    runtime.unload_with(std::slice::from_ref(&owner), Unload::forced()).unwrap();
     assert!(!owner.is_loaded() && call(&user, "own") == 9);
     user.unload().unwrap();
     assert!(runtime.units().is_empty());
