@@ -174,7 +174,7 @@ impl Taken {
     fn shared_library(&self) -> Option<(usize, Arc<Library>)> {
         let used = |library: &Arc<Library>| {
             let within = self.images.iter().filter(|image| image.is_bound_to_library(library)).count();
-            Arc::strong_count(library) > 1 + within
+            Arc::strong_count(library) > 1 + within + usize::from(library.is_kept())
         };
         let number = self.libraries.iter().position(used)?;
         Some((self.place(false, number), Arc::clone(&self.libraries[number])))

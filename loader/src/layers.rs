@@ -172,8 +172,17 @@ impl Layers<'_> {
         self.may_come_first(hash) || self.process.may_have(hash)
     }
 
+    /// Whether there is nobody but the one that asks and the process.
+    #[inline]
+    fn is_alone(&self) -> bool {
+        self.host.is_empty() && self.group.len() <= 1 && self.space.scope().all(Space::is_vacant)
+    }
+
     /// The same for everything but the process.
     pub(crate) fn may_come_first(&self, hash: PartialHash) -> bool {
+        if self.is_alone() && self.position < self.group.len() {
+            return false;
+        }
         let others = self.group.iter().enumerate().filter(|(at, _)| *at != self.position);
         self.host.may_have(hash)
             || self.space.scope().any(|space| space.may_have(hash, &self.section))
@@ -182,8 +191,10 @@ impl Layers<'_> {
 
     /// The first answer in the order. `own` is what the unit that asks has itself, if that is a strong definition.
     pub(crate) fn find(&self, query: &Query<'_>, own: Option<Found>) -> Option<Found> {
+        let alone = self.is_alone() && self.position < self.group.len();
         self.space.order.iter().find_map(|layer| match layer {
             Layer::Unit => own,
+            Layer::Host | Layer::Images if alone => None,
             Layer::Host => self.host.find(query.name),
             Layer::Images => images::find(self, query),
             Layer::Process => self.in_process(query),
@@ -196,9 +207,11 @@ impl Layers<'_> {
     /// not mangle the names of global variables).
     fn in_process(&self, query: &Query<'_>) -> Option<Found> {
         match query.shared {
-            None => self.process.find(query),
-            Some(_) if is_mangled(query.name.bytes) => self.process.find(query),
-            Some(SymbolKind::Data | SymbolKind::Tls) => self.process.find(query).filter(|found| found.shared),
+            None => self.process.find_under(query, &self.section),
+            Some(_) if is_mangled(query.name.bytes) => self.process.find_under(query, &self.section),
+            Some(SymbolKind::Data | SymbolKind::Tls) => {
+                self.process.find_under(query, &self.section).filter(|found| found.shared)
+            }
             Some(SymbolKind::Function | SymbolKind::IndirectFunction) => None,
         }
     }

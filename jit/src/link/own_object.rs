@@ -2,7 +2,8 @@
 //! names, and the metadata.
 
 use hotbed_loader::image::note::{
-    DSO_HANDLE, HANDLE_DISTANCE_AT, HASHES_SECTION, METADATA_SECTION, Metadata, NOTE_SECTION, note_bytes,
+    DSO_HANDLE, HANDLE_DISTANCE_AT, HASHES_SECTION, METADATA_SECTION, Metadata, NOTE_SECTION, hashes_bytes,
+    note_bytes,
 };
 use object::write::{Object, Relocation, Symbol, SymbolId, SymbolSection};
 use object::{
@@ -34,13 +35,13 @@ pub(crate) fn own_object(metadata: &Metadata, imports: usize) -> Result<Vec<u8>,
     });
     object.add_relocation(word, refer(handle, 0, elf::R_X86_64_64))?;
     object.add_relocation(note, refer(handle, HANDLE_DISTANCE_AT as u64, elf::R_X86_64_PC32))?;
-    let hashes = object.add_section(Vec::new(), HASHES_SECTION.into(), SectionKind::ReadOnlyData);
+    let hashes = object.add_section(Vec::new(), HASHES_SECTION.into(), SectionKind::Note);
     object.section_mut(hashes).flags = SectionFlags::Elf {
-        sh_type: elf::SHT_PROGBITS,
+        sh_type: elf::SHT_NOTE,
         // Nothing refers to it, and it stays all the same.
         sh_flags: elf::SHF_ALLOC | elf::SHF_GNU_RETAIN,
     };
-    object.append_section_data(hashes, &vec![0; imports * 4], 4);
+    object.append_section_data(hashes, &hashes_bytes(imports), 4);
     let own = object.add_section(Vec::new(), METADATA_SECTION.into(), SectionKind::Other);
     object.append_section_data(own, &metadata.encode(), 1);
     let stack = object.add_section(Vec::new(), b".note.GNU-stack".into(), SectionKind::Other);

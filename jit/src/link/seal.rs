@@ -59,10 +59,10 @@ fn survey(bytes: &[u8]) -> Option<Survey> {
     layout.stride = stride(&sections, segments);
     let mut hashes = None;
     if let Some((_, section)) = sections.section_by_name(LE, HASHES_SECTION.as_bytes()) {
-        let start = section.sh_offset.get(LE) as usize;
-        let room = section.sh_size.get(LE) as usize / 4;
+        let start = section.sh_offset.get(LE) as usize + note::HASHES_AT;
+        let room = (section.sh_size.get(LE) as usize).saturating_sub(note::HASHES_AT) / 4;
         let values = import_hashes(&sections, bytes, room)?;
-        layout.hashes = (section.sh_addr.get(LE), values.len() as u32);
+        layout.hashes = (section.sh_addr.get(LE) + note::HASHES_AT as u64, values.len() as u32);
         hashes = Some((start..start + values.len() * 4, values));
     }
     Some(Survey { layout, hashes })

@@ -36,7 +36,8 @@
 //!   and executed, the second read and written, and the second lies as far behind the first in memory as in the file,
 //!   plus the stride; no section wants an alignment above [`ARENA_ALIGNMENT`]. So images of one stride may be copied side
 //!   by side, each at any multiple of that alignment, into two regions of stride bytes, one behind the other.
-//! - **hashes of the imports' names** in the allocated section `.hotbed.hashes` (alignment 4): a `u32` each, that of GNU's hash
+//! - **hashes of the imports' names** in a note of type 2 in the section `.note.hotbed.hashes` (a note, so that it lies near the other
+//!   tables, on pages that are touched anyway): a `u32` each, that of GNU's hash
 //!   tables, for the symbols 1, 2, 3 ... of the dynamic symbol table, where lld puts what is undefined first. The room is
 //!   reserved before the link; symbols behind its end have no hash here.
 //! - **a hidden symbol** [`DSO_HANDLE`], the handle: a word in writable memory with its own address in it. By that address
@@ -61,7 +62,11 @@ pub const NOTE_SECTION: &str = ".note.hotbed";
 /// Section of the metadata.
 pub const METADATA_SECTION: &str = ".hotbed";
 /// Section of the hashes of the imports' names.
-pub const HASHES_SECTION: &str = ".hotbed.hashes";
+pub const HASHES_SECTION: &str = ".note.hotbed.hashes";
+/// Where the hashes begin in that section.
+pub const HASHES_AT: usize = 20;
+/// Type of the note that the hashes are in.
+const HASHES_TYPE: u32 = 2;
 /// Largest alignment in bytes of what is in an image for arenas.
 pub const ARENA_ALIGNMENT: u64 = 64;
 /// Hidden symbol by which run-time libraries know the image.
@@ -201,6 +206,18 @@ pub(crate) fn handle_distance(description: &[u8; NOTE_DESCRIPTION]) -> isize {
         0 => 0,
         distance => distance as isize + HANDLE_DISTANCE_AT as isize,
     }
+}
+
+/// The contents of [`HASHES_SECTION`], with room for so many hashes.
+pub fn hashes_bytes(count: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HASHES_AT + count * 4);
+    bytes.extend_from_slice(&(NOTE_NAME.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&((count * 4) as u32).to_le_bytes());
+    bytes.extend_from_slice(&HASHES_TYPE.to_le_bytes());
+    bytes.extend_from_slice(NOTE_NAME);
+    bytes.push(0);
+    bytes.resize(HASHES_AT + count * 4, 0);
+    bytes
 }
 
 /// The contents of [`NOTE_SECTION`], with a checksum of zeros and nothing said about the layout.

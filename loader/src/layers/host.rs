@@ -46,6 +46,12 @@ impl Host {
         found.map(|found| found.address)
     }
 
+    /// Whether there are none.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Whether there may be one with either of two hashes.
     pub(super) fn may_have(&self, hash: PartialHash) -> bool {
         !self.names.is_empty() && self.names.has(hash.key(), &Section::enter())

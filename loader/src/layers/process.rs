@@ -12,6 +12,7 @@ mod listing;
 mod memo;
 mod tables;
 
+use super::readers::Section;
 use super::{Found, Layer, Party, Query};
 use crate::facade::Facade;
 use crate::image::SymbolKind;
@@ -19,7 +20,7 @@ use crate::image::symbols::{Filter, Name, PartialHash};
 use crate::image::versions::Version;
 use crate::loader::Library;
 use crate::sys::libraries;
-use memo::Memo;
+use memo::{Answer, Memo};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -31,6 +32,8 @@ use tables::Tables;
 pub(crate) struct Process {
     start: OnceLock<Arc<Start>>,
     opened: Mutex<Vec<Weak<Library>>>,
+    /// Libraries of the system that images have needed: opening one again and again costs more than all the rest of loading.
+    kept: Mutex<Vec<Arc<Library>>>,
     /// What was read of libraries, the latest last.
     read: Mutex<Vec<Read>>,
 }
@@ -42,6 +45,8 @@ struct Read {
     closure: Arc<Closure>,
 }
 
+/// That many libraries stay open.
+const MOST_KEPT: usize = 64;
 /// That many are remembered of what may be opened again.
 const MOST_READ: usize = 32;
 
@@ -82,6 +87,15 @@ impl Process {
         let mut opened = self.opened.lock();
         opened.retain(|library| library.strong_count() > 0);
         opened.push(Arc::downgrade(library));
+    }
+
+    /// Adds a library that an image needs. One of the system's stays open from now on.
+    pub(crate) fn add_needed(&self, library: &Arc<Library>) {
+        self.add(library);
+        let mut kept = self.kept.lock();
+        if kept.len() < MOST_KEPT && library.keep() {
+            kept.push(Arc::clone(library));
+        }
     }
 
     /// The open library that satisfies `accept`.
@@ -250,10 +264,20 @@ impl ProcessView {
 
     /// The first answer in glibc's order, or what `dlsym` said.
     pub(crate) fn find(&self, query: &Query<'_>) -> Option<Found> {
+        self.find_with(query, || self.start.memo.find(query.name, query.version))
+    }
+
+    /// The same for who has the lock of all changes, by a section that says so.
+    pub(crate) fn find_under(&self, query: &Query<'_>, section: &Section) -> Option<Found> {
+        self.find_with(query, || self.start.memo.find_in(query.name, query.version, section))
+    }
+
+    #[inline]
+    fn find_with(&self, query: &Query<'_>, remembered: impl FnOnce() -> Option<Answer>) -> Option<Found> {
         let Query { name, version, shared } = *query;
         // Shared definitions are many, and few of them are anybody else's.
         if shared.is_none()
-            && let Some((value, kind, at)) = self.start.memo.find(name, version)
+            && let Some((value, kind, at)) = remembered()
         {
             return Some(Found {
                 value,

@@ -172,6 +172,12 @@ impl Space {
         }
     }
 
+    /// Whether there was never an image in it whose names are in the table, and there is none that is asked by itself.
+    #[inline]
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.names.is_empty() && self.wide.load(Ordering::Relaxed).is_null()
+    }
+
     /// Whether an image may export a name with either of two hashes: a quick no.
     #[inline]
     pub(crate) fn may_have(&self, hash: PartialHash, section: &Section) -> bool {

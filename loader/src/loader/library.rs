@@ -10,6 +10,7 @@ use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Which library to open.
@@ -41,6 +42,7 @@ pub struct Library {
     /// Dropped after the library is closed.
     _offered: KeptFor,
     /// Dropped before the handle would make it invalid: nobody looks at it by then.
+    kept: AtomicBool,
     closure: OnceLock<Arc<Closure>>,
 }
 
@@ -53,6 +55,19 @@ impl Library {
     /// The name or path that it was asked for by.
     pub fn name(&self) -> &str {
         &self.asked
+    }
+
+    /// Whether the loader holds it open for whoever needs it next.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Says that the loader holds it open, if it is one of the system's.
+    pub(crate) fn keep(&self) -> bool {
+        const SYSTEM: [&str; 4] = ["/lib/", "/usr/lib/", "/lib64/", "/usr/lib64/"];
+        let kept = SYSTEM.iter().any(|folder| self.path.starts_with(folder));
+        self.kept.store(kept, Ordering::Relaxed);
+        kept
     }
 
     /// The address of `symbol` in it or in what it needs; that of the calling thread's instance for a thread-local
@@ -172,7 +187,15 @@ impl Library {
     fn from_handle(handle: Handle, asked: String, offered: Option<Arc<Offered>>) -> Result<Self, String> {
         let (dynamic, path) = handle.identity().ok_or("it is not known to the run-time linker")?;
         let offered = KeptFor { dynamic, offered };
-        Ok(Self { handle, asked, path, dynamic, _offered: offered, closure: OnceLock::new() })
+        Ok(Self {
+            handle,
+            asked,
+            path,
+            dynamic,
+            _offered: offered,
+            kept: AtomicBool::new(false),
+            closure: OnceLock::new(),
+        })
     }
 }
 

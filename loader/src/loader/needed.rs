@@ -60,7 +60,11 @@ impl Loader {
                     let global = self.0.options.global_libraries;
                     let library = Library::needed(&name, &member.mapped, global, early.offered.clone())
                         .map_err(|reason| failed(&name, member, reason))?;
-                    process.add(&library);
+                    // One that was offered something holds images.
+                    match early.offered {
+                        Some(_) => process.add(&library),
+                        None => process.add_needed(&library),
+                    }
                     library
                 }
             };

@@ -221,9 +221,10 @@ pub(crate) fn is_named(path: &Path) -> bool {
     let wanted = path.as_os_str().as_bytes();
     let mut found = false;
     for_each(|loaded| {
-        let name = loaded.name.to_bytes();
-        let file = name.rsplit(|byte| *byte == b'/').next().unwrap_or(name);
-        found = !name.is_empty() && (name == wanted || (!wanted.contains(&b'/') && file == wanted));
+        let front = loaded.name.to_bytes().strip_suffix(wanted);
+        found = front.is_some_and(|front| {
+            !wanted.is_empty() && (front.is_empty() || (front.ends_with(b"/") && !wanted.contains(&b'/')))
+        });
         !found
     });
     found

@@ -183,6 +183,15 @@ impl Mapping {
         if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Brings the pages of `length` writable bytes at `at` (multiples of [`PAGE`]) in at once, as copies of its own: less
+    /// work than one by one. Where the system cannot do that, they come when they are touched.
+    pub fn populate(&self, at: usize, length: usize) {
+        if let Ok(place) = self.place(at, length) {
+            // SAFETY: the range lies inside this mapping; nothing in it changes. Linux before 5.14 refuses.
+            unsafe { libc::madvise(place as *mut _, length, libc::MADV_POPULATE_WRITE) };
+        }
+    }
+
     /// Changes what may be done with `length` bytes at `at`, multiples of [`PAGE`].
     ///
     /// # Errors

@@ -4,13 +4,14 @@ use super::{Plan, Slot, tables};
 use crate::image::ImageError;
 use crate::image::call_resolver;
 use crate::image::elf::*;
-use crate::image::map::Mapped;
+use crate::image::map::{Mapped, Memory};
 use crate::image::place::{Place, text_of};
 use crate::image::tls::Reference;
 use crate::image::tls::entry::{
     descriptor, fixed_descriptor, fixed_distance, prepare_descriptors, undefined_descriptor,
 };
 use crate::layers::Value;
+use crate::sys::memory::{PAGE, page_down};
 use std::sync::Arc;
 
 /// What relocation has left behind.
@@ -48,11 +49,39 @@ pub(crate) unsafe fn apply(
         // SAFETY: the caller's promise, here and below.
         unsafe { relative(mapped, &mut targets)? };
     }
-    for relocation in tables(mapped)?.iter().flat_map(|table| table.iter()) {
+    let tables = tables(mapped)?;
+    if first && mapped.place.base == 0 {
+        bring_in(mapped, tables[0]);
+    }
+    for relocation in tables.iter().flat_map(|table| table.iter()) {
         // SAFETY: as above.
         unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? };
     }
     Ok(applied)
+}
+
+/// Has the pages that will be written brought in at once, if they are several and near each other. (Elsewhere than at its
+/// own address an image is mapped so from the start, as nearly all of its data is relocated.)
+fn bring_in(mapped: &Mapped, relocations: &[Rela]) {
+    const FEWEST: u32 = 3;
+    let Memory::Own { mapping, .. } = &mapped.memory else { return };
+    let Some(segment) = mapped.place.segments.iter().find(|segment| segment.access.write) else { return };
+    let begin = page_down(segment.address as usize);
+    let count = ((segment.address + segment.size) as usize - begin).div_ceil(PAGE).min(64);
+    // A bit for each of the first pages.
+    let mut written = 0u64;
+    let places = relocations.iter().map(|relocation| relocation.offset).chain(mapped.dynamic.slots);
+    for place in places {
+        let page = (place as usize).wrapping_sub(begin) / PAGE;
+        if page < count {
+            written |= 1 << page;
+        }
+    }
+    let (low, high) = (written.trailing_zeros(), 64 - written.leading_zeros());
+    if written.count_ones() >= FEWEST && high - low <= 2 * written.count_ones() {
+        let at = begin - mapped.headers.first + low as usize * PAGE;
+        mapping.populate(at, (high - low) as usize * PAGE);
+    }
 }
 
 impl Applied {

@@ -28,8 +28,18 @@ struct Known {
 impl Memo {
     /// What was remembered.
     pub(super) fn find(&self, name: Name<'_>, version: Option<&Version>) -> Option<Answer> {
-        let section = Section::enter();
-        let mut of_hash = self.names.of(name.key(), &section);
+        self.find_in(name, version, &Section::enter())
+    }
+
+    /// The same in a section.
+    #[inline]
+    pub(super) fn find_in(
+        &self,
+        name: Name<'_>,
+        version: Option<&Version>,
+        section: &Section,
+    ) -> Option<Answer> {
+        let mut of_hash = self.names.of(name.key(), section);
         let known = of_hash.find(|known| {
             *known.name == *name.bytes && known.version.as_deref() == version.map(|version| version.name)
         });
