@@ -6,8 +6,8 @@
 //! |---|---|
 //! | `open` | the image is a file, named by a path |
 //! | `pread` of [`HEADER`] bytes | where its segments go is in the file |
-//! | `mmap` of the first segment over the whole span | address space, and the headers' and tables' pages |
-//! | `mmap` of every further segment | other access, or another place in the file |
+//! | `mmap` of the first segment | the headers' and tables' pages; where it may go anywhere over the whole span, for the address space |
+//! | `mmap` of every further segment | other access, or another place in the file; those that continue each other in both are one |
 //! | `mmap` of zeros | only where a segment is longer in memory than in the file by whole pages |
 //! | a store to each page that must be written | it becomes a private copy: see below |
 //! | a read of each page that must be read | it comes into the page tables: see below |
@@ -54,6 +54,8 @@ pub(crate) struct Floor {
     wanted: usize,
     /// Bytes from the beginning of the first segment to the end of the last.
     span: usize,
+    /// Bytes of the first segment, in whole pages.
+    first_length: usize,
     /// The first segment's access and place in the file.
     first: (c_int, i64),
     /// The further segments.
@@ -106,7 +108,7 @@ impl Floor {
         pages.relocations(delta_known)?;
         let entry = pages.look_up(symbol)?;
         pages.dynamic_section();
-        let (mut files, mut zeros) = (Vec::new(), Vec::new());
+        let (mut files, mut zeros) = (Vec::<Piece>::new(), Vec::new());
         for (index, segment) in elf.segments.iter().enumerate() {
             let place = (down(segment.address) - base) as usize;
             let contents = segment.address + segment.file_size;
@@ -114,7 +116,18 @@ impl Floor {
             if index > 0 && segment.file_size > 0 {
                 let length = (mapped - base) as usize - place;
                 let offset = i64::try_from(down(segment.offset))?;
-                files.push(Piece { place, length, access: access(segment.flags), offset });
+                let access = access(segment.flags);
+                match files.last_mut() {
+                    // One mapping does for both.
+                    Some(Piece { place: before, length: known, access: same, offset: from })
+                        if *same == access
+                            && *before + *known == place
+                            && *from + i64::try_from(*known)? == offset =>
+                    {
+                        *known += length;
+                    }
+                    _ => files.push(Piece { place, length, access, offset }),
+                }
             }
             let end = segment.address + segment.size;
             if up(end) > mapped {
@@ -133,6 +146,7 @@ impl Floor {
             path: CString::new(path.as_os_str().as_bytes())?,
             wanted: base as usize,
             span: (up(last.address + last.size) - base) as usize,
+            first_length: (up(first.address + first.size) - base) as usize,
             first: (access(first.flags), i64::try_from(down(first.offset))?),
             files,
             zeros,
@@ -177,19 +191,22 @@ impl Floor {
             let fixed = if self.wanted == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE };
             let wanted = self.wanted as *mut c_void;
             let flags = libc::MAP_PRIVATE | fixed;
-            let start = libc::mmap(wanted, self.span, self.first.0, flags, file, self.first.1);
+            let length = if self.wanted == 0 { self.span } else { self.first_length };
+            let start = libc::mmap(wanted, length, self.first.0, flags, file, self.first.1);
             check(start != libc::MAP_FAILED)?;
+            // What lies where it was asked for need not replace anything.
+            let fixed = if self.wanted == 0 { libc::MAP_FIXED } else { libc::MAP_FIXED_NOREPLACE };
             let mapped = Mapped(start, self.span);
             for Piece { place, length, access, offset } in &self.files {
                 let whole = self.populate && access & libc::PROT_WRITE != 0;
                 let populate = if whole { libc::MAP_POPULATE } else { 0 };
-                let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | populate;
+                let flags = libc::MAP_PRIVATE | fixed | populate;
                 check(
                     libc::mmap(start.add(*place), *length, *access, flags, file, *offset) != libc::MAP_FAILED,
                 )?;
             }
             for (place, length, access) in &self.zeros {
-                let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_ANONYMOUS;
+                let flags = libc::MAP_PRIVATE | fixed | libc::MAP_ANONYMOUS;
                 check(libc::mmap(start.add(*place), *length, *access, flags, -1, 0) != libc::MAP_FAILED)?;
             }
             for page in &self.reads {

@@ -328,7 +328,7 @@ fn checksum_offset(file: &[u8]) -> Result<usize, ImageError> {
     Ok(description_range(file)?.start + CHECKSUM_AT)
 }
 
-/// Where in `file` the description of the note lies: [`NOTE_DESCRIPTION`] bytes, all inside.
+/// Where in `file` the description of the note lies; all of it is inside.
 ///
 /// # Errors
 /// The reason why it is no image.

@@ -49,7 +49,7 @@ impl Loader {
     /// they do not need each other in a circle. Images that do are one as far as their end is concerned.
     ///
     /// The contents are trusted as far as code is concerned: whether the checksum holds is for the caller to see to
-    /// ([`image::note::verify`]). Headers and tables are checked here, whatever the checksum says.
+    /// ([`crate::image::note::verify`]). Headers and tables are checked here, whatever the checksum says.
     ///
     /// # Errors
     /// When a source cannot be read, is no image, or needs what nobody has. Nothing of any of them has run then.
