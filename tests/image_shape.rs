@@ -9,7 +9,7 @@ use object::{LittleEndian as LE, elf};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const BASE: std::ops::Range<u64> = 0x2000_0000_0000..0x2100_0000_0000;
+const BASE: std::ops::Range<u64> = 0x2000_0000_0000..0x2001_0000_0000;
 const STRIDE: u64 = 1 << 20;
 
 fn build(scratch: &Scratch, name: &str, arguments: &[&str]) -> PathBuf {
@@ -49,8 +49,13 @@ fn hashes(image: &Path) -> Vec<(String, Option<u32>)> {
     let header = elf::FileHeader64::<LE>::parse(&*bytes).unwrap();
     let sections = header.sections(LE, &*bytes).unwrap();
     let (address, count) = note::layout(&bytes).unwrap().hashes;
-    let held = sections.iter().find(|section| section.sh_addr.get(LE) == address).unwrap();
-    let (words, _) = held.data(LE, &*bytes).unwrap().as_chunks::<4>();
+    let inside = |section: &&elf::SectionHeader64<LE>| {
+        let start = section.sh_addr.get(LE);
+        start > 0 && (start..start + section.sh_size.get(LE)).contains(&address)
+    };
+    let held = sections.iter().find(inside).unwrap();
+    let start = (address - held.sh_addr.get(LE)) as usize;
+    let (words, _) = held.data(LE, &*bytes).unwrap()[start..].as_chunks::<4>();
     let symbols = sections.symbols(LE, &*bytes, elf::SHT_DYNSYM).unwrap();
     let undefined = symbols.enumerate().skip(1).filter(|(_, s)| s.st_shndx.get(LE) == elf::SHN_UNDEF);
     undefined
