@@ -21,7 +21,7 @@ pub(crate) use units::seen_by;
 
 use crate::debug::{self, DebugOptions, Frame, Tools};
 use crate::error::LoadError;
-use crate::image::symbols::Name;
+use crate::image::symbols::{Name, PartialHash};
 use crate::image::{self, Image, ImageSource, registry};
 use crate::layers::readers::Section;
 use crate::layers::{Common, DEFAULT_ORDER, Held, Host, Layer, Layers, Party, Query, Resolution, Space};
@@ -127,6 +127,9 @@ impl Loader {
         if let Some(found) = self.quickly(space, name) {
             return Some(found);
         }
+        if self.nobody_has(space, name) {
+            return None;
+        }
         let query = Query { name, version: None, shared: None };
         let mut view = self.0.common.process.view();
         for round in 0..2 {
@@ -202,6 +205,16 @@ impl Loader {
             }
         }
         None
+    }
+
+    /// A quick no, without a lock.
+    fn nobody_has(&self, space: &Space, name: Name<'_>) -> bool {
+        let hash = PartialHash::of(name.hash);
+        let section = Section::enter();
+        let by_units =
+            self.0.host.may_have(hash) || space.scope().any(|space| space.may_have(hash, &section));
+        drop(section);
+        !by_units && self.0.common.process.lacks(name)
     }
 
     /// What is behind an address of code: the calls at it, innermost first, more than one where the compiler has inlined;

@@ -53,7 +53,7 @@ impl Host {
     }
 
     /// Whether there may be one with either of two hashes.
-    pub(super) fn may_have(&self, hash: PartialHash) -> bool {
+    pub(crate) fn may_have(&self, hash: PartialHash) -> bool {
         !self.names.is_empty() && self.names.has(hash.key(), &Section::enter())
     }
 

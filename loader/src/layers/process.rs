@@ -186,6 +186,15 @@ impl Process {
         closure
     }
 
+    /// Whether nobody in the process can have that name: a quick no where no loader has opened anything.
+    pub(crate) fn lacks(&self, name: Name<'_>) -> bool {
+        let start = self.start();
+        let known = start.uncounted.wrapping_add(start.tables.len() as u64).wrapping_add(Facade::count());
+        start.tables.iter().all(|table| !table.filter().passes(name))
+            && self.opened.lock().iter().all(|library| library.strong_count() == 0)
+            && libraries::present() <= known
+    }
+
     /// A view of the process as it is now.
     pub(crate) fn view(&self) -> ProcessView {
         let start = Arc::clone(self.start());
