@@ -9,6 +9,7 @@ mod arena;
 pub(crate) mod bind;
 mod cycle;
 mod decisions;
+mod definition;
 pub(crate) mod dynamic;
 pub(crate) mod elf;
 mod error;
@@ -33,6 +34,8 @@ mod unwind;
 pub(crate) mod versions;
 
 pub(crate) use cycle::Cycle;
+pub use definition::{Definition, Export, Import, SymbolKind};
+pub(crate) use definition::{address_of, call_resolver, own_value};
 pub use error::ImageError;
 pub use map::ImageSource;
 pub use unload::{Obstacles, wait_for_change};
@@ -43,15 +46,13 @@ use crate::layers::{Exports, Space, Value};
 use crate::loader::{Library, Loader};
 use crate::stand_ins::Shown;
 use crate::sys::arguments::ProgramArguments;
-use crate::sys::memory::{Access, page_down};
 use crate::sys::unwind::Registration;
 use bind::{Applied, Plan};
 use decisions::Decisions;
-use elf::{SHN_ABS, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_TLS};
+use elf::STB_WEAK;
 use lifecycle::{Beginning, End};
 use map::{Mapped, Memory};
 use parking_lot::Mutex;
-use place::Place;
 use ready::Ready;
 use std::borrow::Cow;
 use std::fmt;
@@ -65,71 +66,6 @@ use symbols::{Name, Symbols};
 use tls::Reference;
 use tls::ends::Pending;
 use trap::Traps;
-
-/// What a symbol is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SymbolKind {
-    /// A function, or something of no known kind.
-    Function,
-    /// A variable.
-    Data,
-    /// A thread-local variable.
-    Tls,
-    /// A function that was chosen at load out of several.
-    IndirectFunction,
-}
-
-impl SymbolKind {
-    pub(crate) fn of(symbol: &elf::Symbol) -> Self {
-        match symbol.kind() {
-            STT_TLS => Self::Tls,
-            STT_GNU_IFUNC => Self::IndirectFunction,
-            elf::STT_OBJECT | elf::STT_COMMON => Self::Data,
-            STT_FUNC => Self::Function,
-            // An assembler's label: nobody knows.
-            _ => Self::Function,
-        }
-    }
-}
-
-/// An exported definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Definition {
-    /// Where it is; for a thread-local variable, the calling thread's instance.
-    pub address: usize,
-    /// What it is.
-    pub kind: SymbolKind,
-    /// Whether it is weak or otherwise shared with other units.
-    pub weak: bool,
-    /// Bytes, 0 if unknown.
-    pub size: u64,
-}
-
-/// The name of an exported definition, and what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Export<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// What it is.
-    pub kind: SymbolKind,
-    /// Whether it is weak or otherwise shared with other units.
-    pub weak: bool,
-    /// Bytes, 0 if unknown.
-    pub size: u64,
-}
-
-/// Something that an image needs from elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Import {
-    /// Its name.
-    pub name: String,
-    /// The version it must have.
-    pub version: Option<String>,
-    /// `SONAME` of the library that the version is of.
-    pub library: Option<String>,
-    /// Whether it may be missing.
-    pub weak: bool,
-}
 
 /// How long the parts of loading took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -274,7 +210,7 @@ impl Image {
             }
             applied.finish();
             let (beginning, end) = lifecycle::find(&body.mapped)?;
-            protect(&body.mapped)?;
+            map::protect(&body.mapped)?;
             let known = self.make_known()?;
             let _ = body.unwind.set((known, unwind::register(&body.mapped)?));
             let _ = body.end.set(end);
@@ -638,64 +574,8 @@ impl fmt::Debug for Image {
     }
 }
 
-/// What a definition in the image at `place` stands for. `None` when it cannot be.
-pub(crate) fn own_value(place: &Place, module: Option<usize>, symbol: &elf::Symbol) -> Option<Value> {
-    Some(match symbol.kind() {
-        STT_TLS => Value::Tls { module: module?, offset: symbol.value as usize, fixed: false },
-        _ if symbol.section == SHN_ABS => Value::Address(symbol.value as usize),
-        STT_GNU_IFUNC => {
-            let resolver = place.at(symbol.value);
-            place.is_code(resolver).then_some(Value::Resolver(resolver))?
-        }
-        _ => Value::Address(place.at(symbol.value)),
-    })
-}
-
-/// The address behind a value, in the calling thread.
-pub(crate) fn address_of(value: Value) -> usize {
-    match value {
-        Value::Address(address) => address,
-        // SAFETY: a resolver in the code of an image that is bound.
-        Value::Resolver(resolver) => unsafe { call_resolver(resolver) },
-        Value::Tls { module, offset, .. } => tls::address(Reference { module, offset }),
-    }
-}
-
-/// Asks an indirect function where it is.
-///
-/// # Safety
-/// There is such a function at `address`, and it is relocated.
-pub(crate) unsafe fn call_resolver(address: usize) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let resolver: unsafe extern "C" fn() -> usize = std::mem::transmute(address);
-        resolver()
-    }
-}
-
 /// Names of the libraries that an image needs.
 pub(crate) fn needed(mapped: &Mapped) -> impl Iterator<Item = Cow<'static, str>> {
     let names = mapped.dynamic.needed.iter().filter_map(|name| mapped.symbols.text(*name));
     names.map(String::from_utf8_lossy)
-}
-
-/// Makes read-only what the image wants to be so after relocation.
-///
-/// # Safety
-/// Nobody writes there any more.
-unsafe fn protect(mapped: &Mapped) -> Result<(), StartError> {
-    let (Some(range), Memory::Own { mapping, .. }) = (mapped.headers.relro, &mapped.memory) else {
-        return Ok(());
-    };
-    if mapped.place.segment(range.address, range.size).is_none_or(|segment| !segment.access.write) {
-        return Err(ImageError::Damaged("what shall become read-only is not in a writable segment").into());
-    }
-    let start = page_down(range.address as usize) - mapped.headers.first;
-    let end = page_down((range.address + range.size) as usize) - mapped.headers.first;
-    if end > start {
-        let access = Access { read: true, ..Access::default() };
-        // SAFETY: the range is in a segment of the image; the rest is the caller's promise.
-        unsafe { mapping.protect(start, end - start, access) }.map_err(StartError::System)?;
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Everything that is done with a bound image but running its code: for tests and fuzzers that give the loader
 //! damaged ones.
 
-use super::{Image, ImageError, StartError, lifecycle, protect, unwind};
+use super::{Image, ImageError, StartError, lifecycle, map, unwind};
 use crate::image::symbols::Name;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Image {
         // SAFETY: no code of the image runs, so nobody writes to it, now or later.
         unsafe {
             lifecycle::find(mapped)?;
-            protect(mapped).map_err(system)?;
+            map::protect(mapped).map_err(system)?;
         }
         unwind::section(mapped)?;
         drop(self.make_known()?);

@@ -11,7 +11,7 @@
 use super::bind::tables;
 use super::map::Mapped;
 use super::symbols::Name;
-use super::tls::entry::{STATE_BYTES, prepare_descriptors};
+use super::tls::entry::{STATE_BYTES, prepare_descriptors, restore_state, save_state};
 use super::{Image, ImageError};
 use crate::sys::exit::die;
 use std::arch::naked_asm;
@@ -64,28 +64,12 @@ unsafe extern "C" fn entry() {
         "push r8",
         "push r9",
         "push r10",
-        "sub rsp, qword ptr [rip + {state_bytes}]",
-        "and rsp, -64",
-        // The header of the area must be zero before the first use.
-        "xor eax, eax",
-        "mov qword ptr [rsp + 512], rax",
-        "mov qword ptr [rsp + 520], rax",
-        "mov qword ptr [rsp + 528], rax",
-        "mov qword ptr [rsp + 536], rax",
-        "mov qword ptr [rsp + 544], rax",
-        "mov qword ptr [rsp + 552], rax",
-        "mov qword ptr [rsp + 560], rax",
-        "mov qword ptr [rsp + 568], rax",
-        "mov eax, -1",
-        "mov edx, -1",
-        "xsave [rsp]",
+        save_state!(),
         "mov rdi, qword ptr [rbp + 8]",
         "mov rsi, qword ptr [rbp + 16]",
         "call {bind}",
         "mov r11, rax",
-        "mov eax, -1",
-        "mov edx, -1",
-        "xrstor [rsp]",
+        restore_state!(),
         "lea rsp, [rbp - 64]",
         "pop r10",
         "pop r9",

@@ -2,16 +2,16 @@
 
 mod alone;
 
-use super::ImageError;
 use super::arena::{self, Alone, Lease};
 use super::dynamic::Dynamic;
 use super::headers::{self, HEADER_BYTES, Headers};
 use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE, handle_distance};
 use super::place::{Place, Segment};
 use super::symbols::Symbols;
+use super::{ImageError, StartError};
 use crate::loader::LoaderOptions;
 use crate::sys::files::{memory_file, open_regular};
-use crate::sys::memory::{Mapping, read_at, read_words_at, size_of};
+use crate::sys::memory::{Access, Mapping, page_down, read_at, read_words_at, size_of};
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -326,4 +326,25 @@ unsafe fn find_note(place: &Place, notes: &[headers::Range]) -> Result<(usize, L
         }
     }
     Err(ImageError::NoNote)
+}
+
+/// Makes read-only what the image wants to be so after relocation.
+///
+/// # Safety
+/// Nobody writes there any more.
+pub(super) unsafe fn protect(mapped: &Mapped) -> Result<(), StartError> {
+    let (Some(range), Memory::Own { mapping, .. }) = (mapped.headers.relro, &mapped.memory) else {
+        return Ok(());
+    };
+    if mapped.place.segment(range.address, range.size).is_none_or(|segment| !segment.access.write) {
+        return Err(ImageError::Damaged("what shall become read-only is not in a writable segment").into());
+    }
+    let start = page_down(range.address as usize) - mapped.headers.first;
+    let end = page_down((range.address + range.size) as usize) - mapped.headers.first;
+    if end > start {
+        let access = Access { read: true, ..Access::default() };
+        // SAFETY: the range is in a segment of the image; the rest is the caller's promise.
+        unsafe { mapping.protect(start, end - start, access) }.map_err(StartError::System)?;
+    }
+    Ok(())
 }

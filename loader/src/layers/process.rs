@@ -273,16 +273,22 @@ impl ProcessView {
 
     /// The first answer in glibc's order, or what `dlsym` said.
     pub(crate) fn find(&self, query: &Query<'_>) -> Option<Found> {
-        self.find_with(query, || self.start.memo.find(query.name, query.version))
+        self.find_with(query, false, || self.start.memo.find(query.name, query.version))
     }
 
-    /// The same for who has the lock of all changes, by a section that says so.
+    /// The same for who has the lock under which namespaces change, by a section that says so. The answer is remembered:
+    /// the memo changes under that lock only, as its readers here hold off nobody else.
     pub(crate) fn find_under(&self, query: &Query<'_>, section: &Section) -> Option<Found> {
-        self.find_with(query, || self.start.memo.find_in(query.name, query.version, section))
+        self.find_with(query, true, || self.start.memo.find_in(query.name, query.version, section))
     }
 
     #[inline]
-    fn find_with(&self, query: &Query<'_>, remembered: impl FnOnce() -> Option<Answer>) -> Option<Found> {
+    fn find_with(
+        &self,
+        query: &Query<'_>,
+        remember: bool,
+        remembered: impl FnOnce() -> Option<Answer>,
+    ) -> Option<Found> {
         let Query { name, version, shared } = *query;
         // Shared definitions are many, and few of them are anybody else's.
         if shared.is_none()
@@ -300,7 +306,7 @@ impl ProcessView {
             if entry.filter.passes(name)
                 && let Some(found) = self.find_in(at, name, version)
             {
-                if entry.library.is_none() && shared.is_none() {
+                if remember && entry.library.is_none() && shared.is_none() {
                     self.start.memo.add(name, version, (found.value, found.kind, at));
                 }
                 return Some(found);

@@ -19,6 +19,39 @@ global_asm!(
     ".popsection",
 );
 
+/// Instructions that save all vector and x87 registers below the stack, where they find `STATE_BYTES` under the name
+/// `state_bytes`; `rax` and `rdx` are lost.
+macro_rules! save_state {
+    () => {
+        concat!(
+            "sub rsp, qword ptr [rip + {state_bytes}]\n",
+            "and rsp, -64\n",
+            // The header of the area must be zero before the first use.
+            "xor eax, eax\n",
+            "mov qword ptr [rsp + 512], rax\n",
+            "mov qword ptr [rsp + 520], rax\n",
+            "mov qword ptr [rsp + 528], rax\n",
+            "mov qword ptr [rsp + 536], rax\n",
+            "mov qword ptr [rsp + 544], rax\n",
+            "mov qword ptr [rsp + 552], rax\n",
+            "mov qword ptr [rsp + 560], rax\n",
+            "mov qword ptr [rsp + 568], rax\n",
+            "mov eax, -1\n",
+            "mov edx, -1\n",
+            "xsave [rsp]\n",
+        )
+    };
+}
+
+/// Instructions that restore what [`save_state`] has saved, with `rsp` as that has left it; `rax` and `rdx` are lost.
+macro_rules! restore_state {
+    () => {
+        concat!("mov eax, -1\n", "mov edx, -1\n", "xrstor [rsp]\n",)
+    };
+}
+
+pub(crate) use {restore_state, save_state};
+
 unsafe extern "C" {
     /// glibc's.
     fn __tls_get_addr(reference: *const Reference) -> *mut u8;
@@ -125,26 +158,10 @@ pub(crate) unsafe extern "C" fn descriptor() {
         "push rbp",
         "mov rbp, rsp",
         "mov rdi, rax",
-        "sub rsp, qword ptr [rip + {state_bytes}]",
-        "and rsp, -64",
-        // The header of the area must be zero before the first use.
-        "xor eax, eax",
-        "mov qword ptr [rsp + 512], rax",
-        "mov qword ptr [rsp + 520], rax",
-        "mov qword ptr [rsp + 528], rax",
-        "mov qword ptr [rsp + 536], rax",
-        "mov qword ptr [rsp + 544], rax",
-        "mov qword ptr [rsp + 552], rax",
-        "mov qword ptr [rsp + 560], rax",
-        "mov qword ptr [rsp + 568], rax",
-        "mov eax, -1",
-        "mov edx, -1",
-        "xsave [rsp]",
+        save_state!(),
         "call {get_addr}",
         "mov rcx, rax",
-        "mov eax, -1",
-        "mov edx, -1",
-        "xrstor [rsp]",
+        restore_state!(),
         "mov rax, rcx",
         "sub rax, qword ptr fs:[0]",
         "mov rsp, rbp",
