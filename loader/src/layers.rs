@@ -8,6 +8,7 @@ mod process;
 pub(crate) mod readers;
 mod shared;
 mod space;
+mod wide;
 
 pub(crate) use held::Held;
 pub(crate) use host::Host;
@@ -16,9 +17,10 @@ pub(crate) use shared::{guarded_by, is_mangled, same_party};
 pub(crate) use space::{Common, Exports, Space};
 
 use crate::image::SymbolKind;
-use crate::image::symbols::{Name, PartialHash};
+use crate::image::symbols::{Name, PartialHash, Symbols};
 use crate::image::versions::Version;
 use crate::loader::Member;
+use crate::stand_ins;
 use readers::Section;
 use std::fmt;
 
@@ -164,23 +166,46 @@ pub(crate) struct Layers<'a> {
     pub(crate) held: &'a Held,
     /// Under [`Common::binding`].
     pub(crate) section: Section,
+    /// Whether there is nobody but the one that asks and the process.
+    alone: bool,
+    /// The same, and the process is asked.
+    process_only: bool,
 }
 
-impl Layers<'_> {
+impl<'a> Layers<'a> {
+    /// What the image at `position` of `group` is to ask.
+    pub(crate) fn new(
+        space: &'a Space,
+        host: &'a Host,
+        process: &'a ProcessView,
+        (group, position): (&'a [Member], usize),
+        held: &'a Held,
+        section: Section,
+    ) -> Self {
+        let alone = position < group.len()
+            && group.len() == 1
+            && host.is_empty()
+            && space.scope().all(Space::is_vacant);
+        let process_only = alone && space.order.contains(&Layer::Process);
+        Self { space, host, process, group, position, held, section, alone, process_only }
+    }
+
+    /// What the undefined symbol `index` gets, where nobody but the process is asked, has been asked before, and has no
+    /// stand-in for it: all that without looking at more of the name than its hash, if nobody has that.
+    #[inline]
+    pub(crate) fn remembered(&self, symbols: &Symbols, index: u32) -> Option<(Value, Party)> {
+        let hash = symbols.hash_of(index).filter(|hash| self.process_only && !stand_ins::may_be(*hash))?;
+        self.process.remembered(symbols, (index, hash), &self.section)
+    }
+
     /// Whether any layer may have a name of which only a part of the hash is known: a quick no.
     pub(crate) fn may_have(&self, hash: PartialHash) -> bool {
         self.may_come_first(hash) || self.process.may_have(hash)
     }
 
-    /// Whether there is nobody but the one that asks and the process.
-    #[inline]
-    fn is_alone(&self) -> bool {
-        self.host.is_empty() && self.group.len() <= 1 && self.space.scope().all(Space::is_vacant)
-    }
-
     /// The same for everything but the process.
     pub(crate) fn may_come_first(&self, hash: PartialHash) -> bool {
-        if self.is_alone() && self.position < self.group.len() {
+        if self.alone {
             return false;
         }
         let others = self.group.iter().enumerate().filter(|(at, _)| *at != self.position);
@@ -191,10 +216,11 @@ impl Layers<'_> {
 
     /// The first answer in the order. `own` is what the unit that asks has itself, if that is a strong definition.
     pub(crate) fn find(&self, query: &Query<'_>, own: Option<Found>) -> Option<Found> {
-        let alone = self.is_alone() && self.position < self.group.len();
+        if self.process_only && own.is_none() {
+            return self.in_process(query);
+        }
         self.space.order.iter().find_map(|layer| match layer {
             Layer::Unit => own,
-            Layer::Host | Layer::Images if alone => None,
             Layer::Host => self.host.find(query.name),
             Layer::Images => images::find(self, query),
             Layer::Process => self.in_process(query),

@@ -136,15 +136,8 @@ impl Loader {
             let held = Held::default();
             let found = {
                 let binding = self.0.common.binding.lock();
-                let layers = Layers {
-                    space,
-                    host: &self.0.host,
-                    process: &view,
-                    group: &[],
-                    position: 0,
-                    held: &held,
-                    section: Section::under(&binding),
-                };
+                let layers =
+                    Layers::new(space, &self.0.host, &view, (&[], 0), &held, Section::under(&binding));
                 layers.find(&query, None)
             };
             if let Some(found) = found {

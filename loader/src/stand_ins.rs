@@ -19,6 +19,7 @@ mod traces;
 pub(crate) use handles::{Special, abandon};
 pub(crate) use shown::Shown;
 
+use crate::image::symbols::Name;
 use crate::image::tls::ends::thread_atexit;
 use crate::image::tls::entry::tls_get_addr;
 
@@ -55,14 +56,36 @@ static INSTEAD_OF_PROCESS: [StandIn; 12] = [
     stand_in!(b"backtrace_symbols_fd", traces::backtrace_symbols_fd),
 ];
 
-fn find(table: &[StandIn], name: &[u8]) -> Option<usize> {
-    table.iter().find(|(known, _)| *known == name).map(|(_, function)| function())
+/// A bit for each remainder that the hash of one of those names leaves.
+static HASHES: [u64; 8] = {
+    let mut bits = [0; 8];
+    let mut at = 0;
+    while at < ALWAYS.len() + INSTEAD_OF_PROCESS.len() {
+        let name = if at < ALWAYS.len() { ALWAYS[at].0 } else { INSTEAD_OF_PROCESS[at - ALWAYS.len()].0 };
+        let hash = Name::new(name).hash as usize;
+        bits[hash / 64 % 8] |= 1 << (hash % 64);
+        at += 1;
+    }
+    bits
+};
+
+/// Whether there may be a stand-in whose name has this hash: a quick no.
+#[inline]
+pub(crate) fn may_be(hash: u32) -> bool {
+    HASHES[hash as usize / 64 % 8] >> (hash % 64) & 1 != 0
+}
+
+fn find(table: &[StandIn], name: Name<'_>) -> Option<usize> {
+    if !may_be(name.hash) {
+        return None;
+    }
+    table.iter().find(|(known, _)| *known == name.bytes).map(|(_, function)| function())
 }
 
 /// What every image gets for `name`, whoever else has it.
 #[inline]
-pub(crate) fn always(name: &[u8]) -> Option<usize> {
-    if name.starts_with(b"__") { find(&ALWAYS, name) } else { None }
+pub(crate) fn always(name: Name<'_>) -> Option<usize> {
+    find(&ALWAYS, name)
 }
 
 /// Whether `name` registers destructors of thread-local variables.
@@ -72,18 +95,14 @@ pub(crate) fn registers_thread_ends(name: &[u8]) -> bool {
 
 /// Whether there is a stand-in of that name.
 #[inline]
-pub(crate) fn is_name(name: &[u8]) -> bool {
+pub(crate) fn is_name(name: Name<'_>) -> bool {
     always(name).is_some() || instead_of_process(name).is_some()
 }
 
 /// What an image gets for `name` where the process would answer.
 #[inline]
-pub(crate) fn instead_of_process(name: &[u8]) -> Option<usize> {
-    if [b"dl".as_slice(), b"_dl_", b"backtrace_"].iter().any(|begin| name.starts_with(begin)) {
-        find(&INSTEAD_OF_PROCESS, name)
-    } else {
-        None
-    }
+pub(crate) fn instead_of_process(name: Name<'_>) -> Option<usize> {
+    find(&INSTEAD_OF_PROCESS, name)
 }
 
 #[cfg(test)]

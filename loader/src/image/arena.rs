@@ -118,9 +118,11 @@ impl Lease {
         let part =
             |offset: u64, size: u64| file.get(offset as usize..(offset + size) as usize).unwrap_or_default();
         board.shelf.put_code(within.start, part(0, code.file_size));
-        // The rest is zero, whoever was there before.
-        board.shelf.clear_data(within.clone());
-        board.shelf.put_data(within.start + data.offset as usize, part(data.offset, data.file_size));
+        // What is not in the file is zero, whoever was there before. Pages that only have code in the other region are left
+        // alone.
+        let at = within.start + data.offset as usize;
+        board.shelf.put_data(at, part(data.offset, data.file_size));
+        board.shelf.clear_data(at + data.file_size as usize..at + data.size as usize);
         Ok(Self { start: board.shelf.start(), within, crowd: board.crowd, kept: false })
     }
 

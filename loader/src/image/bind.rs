@@ -32,6 +32,8 @@ enum Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     slots: Vec<Slot>,
+    /// Whether every function in the table of jumps is looked up when it is called.
+    jumps_wait: bool,
     /// Symbols that nobody has and that are needed.
     pub(crate) missing: Vec<u32>,
     /// Symbols that nobody has and that may be missing.
@@ -62,7 +64,8 @@ pub(crate) fn resolve(
     let mut resolver =
         Resolver { mapped, module, layers, plan: Plan::default(), held_open, provided: Vec::new() };
     let [relocations, jumps] = tables(mapped)?;
-    let most = relocations.iter().chain(jumps).map(Rela::symbol).max().unwrap_or(0);
+    let most = |table: &[Rela]| table.iter().map(Rela::symbol).max().unwrap_or(0);
+    let most = most(relocations).max(most(jumps));
     if most > 0 && mapped.symbols.get(most).is_none() {
         return Err(ImageError::Damaged("a relocation refers to a symbol that is not there"));
     }
@@ -71,6 +74,7 @@ pub(crate) fn resolve(
     for relocation in relocations {
         resolver.referred(relocation.symbol())?;
     }
+    resolver.plan.jumps_wait = true;
     for relocation in jumps {
         let index = relocation.symbol();
         // What is also referred to otherwise is known by now.
@@ -80,6 +84,9 @@ pub(crate) fn resolve(
         {
             resolver.plan.slots[index as usize] = Slot::Later;
         } else {
+            let waits =
+                relocation.kind() == R_X86_64_JUMP_SLOT && resolver.plan.slots[index as usize] == Slot::Later;
+            resolver.plan.jumps_wait &= waits;
             resolver.referred(index)?;
         }
     }
@@ -102,12 +109,12 @@ pub(crate) enum Choice {
 
 /// What a reference to `name` gets from an image that does not define it.
 pub(crate) fn choose(layers: &Layers<'_>, name: Name<'_>, version: Option<&Version>) -> Choice {
-    if let Some(stand_in) = stand_ins::always(name.bytes) {
+    if let Some(stand_in) = stand_ins::always(name) {
         return Choice::Always(stand_in);
     }
     match layers.find(&Query { name, version, shared: None }, None) {
         Some(found) if found.layer == Layer::Process => {
-            stand_ins::instead_of_process(name.bytes).map_or(Choice::Of(found), Choice::Instead)
+            stand_ins::instead_of_process(name).map_or(Choice::Of(found), Choice::Instead)
         }
         Some(found) => Choice::Of(found),
         None => Choice::Nobodys,
@@ -166,10 +173,17 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     /// Resolves what a relocation refers to.
     fn referred(&mut self, index: u32) -> Result<(), ImageError> {
-        if index != 0 && self.plan.slots[index as usize] == Slot::Unknown {
-            self.slot(index)?;
+        if index == 0 || self.plan.slots[index as usize] != Slot::Unknown {
+            return Ok(());
         }
-        Ok(())
+        let symbols = &self.mapped.symbols;
+        let undefined = symbols.get(index).is_some_and(|symbol| !symbol.is_defined());
+        if undefined && let Some((value, party)) = self.layers.remembered(symbols, index) {
+            self.use_of(party);
+            self.plan.slots[index as usize] = Slot::Known(value);
+            return Ok(());
+        }
+        self.slot(index).map(|_| ())
     }
 
     /// Whether a function is certain to be found in the process, and nowhere before: a library that stays has the
@@ -191,9 +205,12 @@ impl Resolver<'_> {
         if !provided {
             return false;
         }
-        let Some(name) = symbols.text(symbol.name.into()) else { return false };
-        let hash = symbols.hash_of(index).unwrap_or_else(|| Name::new(name).hash);
-        !stand_ins::is_name(name) && !self.layers.may_come_first(PartialHash::of(hash))
+        let text = || symbols.text(symbol.name.into());
+        let hash = symbols.hash_of(index).or_else(|| Some(Name::new(text()?).hash));
+        let Some(hash) = hash else { return false };
+        let replaced =
+            stand_ins::may_be(hash) && text().is_none_or(|bytes| stand_ins::is_name(Name { bytes, hash }));
+        !(replaced || self.layers.may_come_first(PartialHash::of(hash)))
     }
 
     fn slot(&mut self, index: u32) -> Result<Slot, ImageError> {

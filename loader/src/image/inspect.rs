@@ -20,7 +20,7 @@ impl Image {
                 let _ = self.value_of(found);
             }
             let _ = (symbols.find_stand_in(name), symbols.partial_hash(index), symbols.hash_of(index));
-            let _ = (symbols.filter().passes(name), self.value_of(symbol));
+            let _ = (symbols.filter().passes(name.hash), self.value_of(symbol));
         }
         let _ = (self.exports().count(), self.imports().len(), self.needed().len());
         let mapped = &self.body.mapped;

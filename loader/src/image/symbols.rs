@@ -46,10 +46,9 @@ impl Filter {
     /// Lets everything pass.
     pub(crate) const OPEN: Self = Self { words: &[u64::MAX], shift: 0 };
 
-    /// Whether the name may be defined.
+    /// Whether a name of that hash may be defined.
     #[inline]
-    pub(crate) fn passes(&self, name: Name<'_>) -> bool {
-        let hash = name.hash;
+    pub(crate) fn passes(&self, hash: u32) -> bool {
         let word = self.words[(hash / 64) as usize & (self.words.len() - 1)];
         (word >> (hash % 64)) & (word >> ((hash >> self.shift) % 64)) & 1 != 0
     }
@@ -93,7 +92,7 @@ pub(crate) struct Name<'a> {
 
 impl<'a> Name<'a> {
     /// Hashes `bytes`.
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         // Eight at a time: the multiplications of one step wait for those of the step before.
         const POWERS: [u32; 8] = {
             let mut powers = [1u32; 8];
@@ -105,11 +104,21 @@ impl<'a> Name<'a> {
             powers
         };
         let (chunks, rest) = bytes.as_chunks::<8>();
-        let hash = chunks.iter().fold(5381u32, |hash, chunk| {
-            let sum = chunk.iter().zip(POWERS).map(|(byte, power)| u32::from(*byte).wrapping_mul(power));
-            hash.wrapping_mul(POWERS[0].wrapping_mul(33)).wrapping_add(sum.fold(0, u32::wrapping_add))
-        });
-        let hash = rest.iter().fold(hash, |hash, one| hash.wrapping_mul(33).wrapping_add(u32::from(*one)));
+        let (mut hash, mut at) = (5381u32, 0);
+        while at < chunks.len() {
+            let (chunk, mut sum, mut byte) = (&chunks[at], 0u32, 0);
+            while byte < 8 {
+                sum = sum.wrapping_add((chunk[byte] as u32).wrapping_mul(POWERS[byte]));
+                byte += 1;
+            }
+            hash = hash.wrapping_mul(POWERS[0].wrapping_mul(33)).wrapping_add(sum);
+            at += 1;
+        }
+        at = 0;
+        while at < rest.len() {
+            hash = hash.wrapping_mul(33).wrapping_add(rest[at] as u32);
+            at += 1;
+        }
         Self { bytes, hash }
     }
 }
@@ -189,6 +198,12 @@ impl Symbols {
     /// Whether the name of a symbol begins so.
     pub(crate) fn begins(&self, symbol: &Symbol, prefix: &[u8]) -> bool {
         self.strings.begins(symbol.name.into(), prefix)
+    }
+
+    /// Whether that is the name of symbol `index`.
+    #[inline]
+    pub(crate) fn is_called(&self, index: u32, name: &[u8]) -> bool {
+        self.get(index).is_some_and(|symbol| self.strings.is(symbol.name.into(), name))
     }
 
     /// A text of the string table.
@@ -273,7 +288,7 @@ impl Symbols {
         };
         match &self.hash {
             Hash::Gnu { first, filter, buckets, chains } => {
-                if !filter.passes(name) {
+                if !filter.passes(name.hash) {
                     return None;
                 }
                 let hash = name.hash;
@@ -422,7 +437,7 @@ mod tests {
         let words: &'static [u64] = &[0, 1 << 9 | 1 << 40, 0, 0];
         let filter = Filter { words, shift: 6 };
         for hash in 0..1u32 << 14 {
-            let name = |hash| filter.passes(Name { bytes: b"", hash });
+            let name = |hash| filter.passes(hash);
             assert_eq!(filter.passes_partly(PartialHash(hash & !1)), name(hash & !1) || name(hash | 1));
         }
     }

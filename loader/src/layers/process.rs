@@ -13,14 +13,14 @@ mod memo;
 mod tables;
 
 use super::readers::Section;
-use super::{Found, Layer, Party, Query};
+use super::{Found, Layer, Party, Query, Value};
 use crate::facade::Facade;
 use crate::image::SymbolKind;
-use crate::image::symbols::{Filter, Name, PartialHash};
+use crate::image::symbols::{Filter, Name, PartialHash, Symbols};
 use crate::image::versions::Version;
 use crate::loader::Library;
 use crate::sys::libraries;
-use memo::{Answer, Memo};
+use memo::Memo;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -79,7 +79,10 @@ struct Entry {
 /// The tables of a library that was opened and of what it needs, but for what was there at the start. They are valid
 /// as long as it is open.
 #[derive(Default)]
-pub(crate) struct Closure(Vec<Tables>);
+pub(crate) struct Closure {
+    tables: Vec<Tables>,
+    memo: Memo,
+}
 
 impl Process {
     /// Adds a library that was opened.
@@ -141,8 +144,8 @@ impl Process {
     ) -> Option<usize> {
         let start = self.start.get()?;
         let address = |value| match value {
-            super::Value::Address(address) => Some(address),
-            super::Value::Resolver(_) | super::Value::Tls { .. } => None,
+            Value::Address(address) => Some(address),
+            Value::Resolver(_) | Value::Tls { .. } => None,
         };
         if let Some((value, _, _)) = start.memo.find(name, version) {
             return address(value);
@@ -151,9 +154,9 @@ impl Process {
         let opened = held_open.iter().filter_map(|library| library.known_closure());
         let mut all = from_start
             .map(|(at, table)| (at, true, table))
-            .chain(opened.flat_map(|closure| closure.0.iter()).map(|table| (1, false, table)));
+            .chain(opened.flat_map(|closure| closure.tables.iter()).map(|table| (1, false, table)));
         all.find_map(|(at, from_start, table)| {
-            if !table.filter().passes(name) {
+            if !table.filter().passes(name.hash) {
                 return None;
             }
             let (value, _, _) = table.find(name, version, from_start && at == 0, from_start)?;
@@ -165,7 +168,8 @@ impl Process {
     /// opened later.
     pub(crate) fn defines_from_start(&self, name: Name<'_>) -> bool {
         let start = self.start();
-        let mut tables = start.tables.iter().enumerate().filter(|(_, table)| table.filter().passes(name));
+        let mut tables =
+            start.tables.iter().enumerate().filter(|(_, table)| table.filter().passes(name.hash));
         start.memo.find(name, None).is_some()
             || tables.any(|(at, table)| table.find(name, None, at == 0, true).is_some())
     }
@@ -190,7 +194,7 @@ impl Process {
     pub(crate) fn lacks(&self, name: Name<'_>) -> bool {
         let start = self.start();
         let known = start.uncounted.wrapping_add(start.tables.len() as u64).wrapping_add(Facade::count());
-        start.tables.iter().all(|table| !table.filter().passes(name))
+        start.tables.iter().all(|table| !table.filter().passes(name.hash))
             && self.opened.lock().iter().all(|library| library.strong_count() == 0)
             && libraries::present() <= known
     }
@@ -205,7 +209,8 @@ impl Process {
             start.tables.iter().enumerate().map(|(at, table)| entry(None, at, table)).collect();
         let mut seen = Vec::new();
         for (library, at) in libraries.iter().zip(0..) {
-            for (place, table) in library.closure(|root| self.closure_of(root, &start)).0.iter().enumerate() {
+            let closure = library.closure(|root| self.closure_of(root, &start));
+            for (place, table) in closure.tables.iter().enumerate() {
                 if !seen.contains(&table.identity()) {
                     seen.push(table.identity());
                     entries.push(entry(Some(at), place, table));
@@ -249,8 +254,13 @@ impl Closure {
                 chosen.extend(found);
             }
         }
-        Self(chosen)
+        Self { tables: chosen, memo: Memo::default() }
     }
+}
+
+/// An answer that was remembered.
+fn found_at(at: usize, value: Value, kind: SymbolKind) -> Found {
+    Found { value, kind, shared: false, party: Party::Process(at), layer: Layer::Process }
 }
 
 /// The tables of the first library that is the one.
@@ -271,46 +281,61 @@ impl ProcessView {
         !self.asked.is_empty() || self.entries.iter().any(|entry| entry.filter.passes_partly(hash))
     }
 
-    /// The first answer in glibc's order, or what `dlsym` said.
-    pub(crate) fn find(&self, query: &Query<'_>) -> Option<Found> {
-        self.find_with(query, false, || self.start.memo.find(query.name, query.version))
+    /// What somebody has got before for the undefined symbol `index`, whose name has that hash: the value, and whose it is.
+    #[inline]
+    pub(super) fn remembered(
+        &self,
+        symbols: &Symbols,
+        (index, hash): (u32, u32),
+        section: &Section,
+    ) -> Option<(Value, Party)> {
+        if let Some((value, _, at)) = self.start.memo.find_for(symbols, (index, hash), section) {
+            return Some((value, Party::Process(at)));
+        }
+        // What was there at the start does not have what was once found in a library.
+        let mut of_libraries = self.entries.iter().enumerate().skip(self.start.tables.len());
+        let (at, entry) = of_libraries.find(|(_, entry)| entry.filter.passes(hash))?;
+        let (value, _, place) = self.closure(entry)?.memo.find_for(symbols, (index, hash), section)?;
+        (place == entry.at as usize).then_some((value, Party::Process(at)))
     }
 
-    /// The same for who has the lock under which namespaces change, by a section that says so. The answer is remembered:
-    /// the memo changes under that lock only, as its readers here hold off nobody else.
+    /// The first answer in glibc's order, or what `dlsym` said.
+    pub(crate) fn find(&self, query: &Query<'_>) -> Option<Found> {
+        self.find_with(query, None)
+    }
+
+    /// The same for who has the lock under which namespaces change, by a section that says so. Answers are remembered:
+    /// memos change under that lock only, as their readers here hold off nobody else.
     pub(crate) fn find_under(&self, query: &Query<'_>, section: &Section) -> Option<Found> {
-        self.find_with(query, true, || self.start.memo.find_in(query.name, query.version, section))
+        self.find_with(query, Some(section))
     }
 
     #[inline]
-    fn find_with(
-        &self,
-        query: &Query<'_>,
-        remember: bool,
-        remembered: impl FnOnce() -> Option<Answer>,
-    ) -> Option<Found> {
+    fn find_with(&self, query: &Query<'_>, under: Option<&Section>) -> Option<Found> {
         let Query { name, version, shared } = *query;
         // Shared definitions are many, and few of them are anybody else's.
-        if shared.is_none()
-            && let Some((value, kind, at)) = remembered()
-        {
-            return Some(Found {
-                value,
-                kind,
-                shared: false,
-                party: Party::Process(at),
-                layer: Layer::Process,
-            });
+        let remembered = |memo: &Memo| match under {
+            _ if shared.is_some() => None,
+            Some(section) => memo.find_in(name, version, section),
+            None => memo.find(name, version),
+        };
+        if let Some((value, kind, at)) = remembered(&self.start.memo) {
+            return Some(found_at(at, value, kind));
         }
-        for (at, entry) in self.entries.iter().enumerate() {
-            if entry.filter.passes(name)
-                && let Some(found) = self.find_in(at, name, version)
+        for (at, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.filter.passes(name.hash))
+        {
+            let closure = self.closure(entry);
+            if let Some((value, kind, place)) = closure.and_then(|closure| remembered(&closure.memo))
+                && place == entry.at as usize
             {
-                if remember && entry.library.is_none() && shared.is_none() {
-                    self.start.memo.add(name, version, (found.value, found.kind, at));
-                }
-                return Some(found);
+                return Some(found_at(at, value, kind));
             }
+            let Some(found) = self.find_in(at, name, version) else { continue };
+            if under.is_some() && shared.is_none() {
+                let memo = closure.map_or(&self.start.memo, |closure| &closure.memo);
+                memo.add(name, version, (found.value, found.kind, entry.at as usize));
+            }
+            return Some(found);
         }
         self.recall(name, version)
     }
@@ -323,7 +348,7 @@ impl ProcessView {
             || held_open
                 .iter()
                 .filter_map(|library| library.known_closure())
-                .any(|closure| closure.0.iter().any(defines))
+                .any(|closure| closure.tables.iter().any(defines))
     }
 
     /// The answer of the program or library at this place.
@@ -335,10 +360,13 @@ impl ProcessView {
     }
 
     fn table(&self, entry: &Entry) -> Option<&Tables> {
-        match entry.library {
-            Some(at) => self.libraries.get(at as usize)?.closure(|_| Arc::default()).0.get(entry.at as usize),
-            None => self.start.tables.get(entry.at as usize),
-        }
+        let tables = self.closure(entry).map_or(&self.start.tables, |closure| &closure.tables);
+        tables.get(entry.at as usize)
+    }
+
+    /// What an opened library brought; `None` for what was there at the start.
+    fn closure(&self, entry: &Entry) -> Option<&Closure> {
+        self.libraries.get(entry.library? as usize)?.known_closure()
     }
 
     /// The library that must stay open for the answers of that place to stay valid.
@@ -385,7 +413,7 @@ impl ProcessView {
         let key = (name.bytes.to_vec(), version.map_or(Vec::new(), |version| version.name.to_vec()));
         let address = (*self.asked.get(&key)?)?;
         Some(Found {
-            value: super::Value::Address(address),
+            value: Value::Address(address),
             kind: SymbolKind::Function,
             shared: false,
             party: Party::Unknown,

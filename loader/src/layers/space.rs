@@ -1,12 +1,12 @@
 //! The images of a namespace and what they export, looked up without a lock.
 //!
 //! Names are entered into [`Chains`] when an image is added: by their hashes, which stand in its file, so that not one
-//! name is read. That takes some nanoseconds a name, which is more than loading an image of many names should pay and
-//! less than asking many images one by one. So the first few images with many names are asked through the filters
-//! that they have themselves, and all others through the table.
+//! name is read. That takes some nanoseconds a name, which is more than loading an image of many names should pay; the
+//! first few of those are asked one by one instead ([`Wide`]).
 
 use super::chains::{Chains, Key, Link};
 use super::readers::{Section, wait_for_readers};
+use super::wide::Wide;
 use super::{Layer, Process};
 use crate::image::Image;
 use crate::image::elf::Symbol;
@@ -20,9 +20,10 @@ use std::sync::{Arc, Weak};
 /// An image with that many exports has many.
 const MANY: usize = 64;
 /// How many of those are asked one by one.
-const WIDE: usize = 32;
+const MOST_WIDE: usize = 64;
 
-/// One definition in the table.
+/// One definition in the table. Packed, as there are as many of them as names.
+#[repr(C, packed(4))]
 pub(crate) struct Export {
     image: *const Image,
     symbol: u32,
@@ -59,7 +60,7 @@ pub(crate) struct Space {
     pub(crate) common: Arc<Common>,
     names: Chains<Export>,
     /// Images with many names, in load order.
-    wide: AtomicPtr<Vec<*const Image>>,
+    wide: AtomicPtr<Wide>,
     images: Mutex<BTreeMap<u64, Weak<Image>>>,
 }
 
@@ -120,13 +121,12 @@ impl Space {
         let names = symbols.findable();
         let wide = self.wide.load(Ordering::Relaxed);
         // SAFETY: the list is replaced with the lock held only.
-        let asked = unsafe { wide.as_ref() }.map_or(0, Vec::len);
+        let wide = unsafe { wide.as_ref() };
         let pointer = Arc::as_ptr(image);
-        if names.len() >= MANY && asked < WIDE {
-            // SAFETY: as above.
-            let mut list = unsafe { wide.as_ref() }.cloned().unwrap_or_default();
-            list.push(pointer);
-            self.set_wide(list);
+        if names.len() >= MANY && wide.is_none_or(|wide| wide.len() < MOST_WIDE) {
+            // SAFETY: an image is taken out before it is gone.
+            let list = unsafe { wide.unwrap_or(&Wide::default()).with(image) };
+            self.set_wide(Some(list));
         } else {
             let links = names.map(|(symbol, key)| Link::new(key, Export { image: pointer, symbol }));
             let links = image.keep_exports(links.collect());
@@ -155,15 +155,13 @@ impl Space {
             None => {
                 // SAFETY: the list is replaced with the lock held only.
                 let list = unsafe { self.wide.load(Ordering::Relaxed).as_ref() };
-                let mut list = list.cloned().unwrap_or_default();
-                list.retain(|other| !std::ptr::eq(*other, image));
-                self.set_wide(list);
+                self.set_wide(list.and_then(|list| list.without(image)));
             }
         }
     }
 
-    fn set_wide(&self, list: Vec<*const Image>) {
-        let fresh = if list.is_empty() { std::ptr::null_mut() } else { Box::into_raw(Box::new(list)) };
+    fn set_wide(&self, list: Option<Wide>) {
+        let fresh = list.map_or(std::ptr::null_mut(), |list| Box::into_raw(Box::new(list)));
         let old = self.wide.swap(fresh, Ordering::AcqRel);
         if !old.is_null() {
             wait_for_readers();
@@ -181,9 +179,7 @@ impl Space {
     /// Whether an image may export a name with either of two hashes: a quick no.
     #[inline]
     pub(crate) fn may_have(&self, hash: PartialHash, section: &Section) -> bool {
-        self.names.has(hash.key(), section)
-            // SAFETY: lists and images are freed after the section only.
-            || self.wide().iter().any(|image| unsafe { &**image }.symbols().filter().passes_partly(hash))
+        self.names.has(hash.key(), section) || self.wide().is_some_and(|wide| wide.may_have(hash))
     }
 
     /// Gives `accept` every definition that `name` has, in load order, until it gives something. It is called in the
@@ -196,7 +192,8 @@ impl Space {
         mut accept: impl FnMut(&Image, u32, &'static Symbol) -> Option<R>,
     ) -> Option<R> {
         let mut in_table = self.names.of(name.key(), section).peekable();
-        let mut wide = self.wide().iter().peekable();
+        let wide = self.wide().map_or(&[][..], |wide| wide.candidates(name.key()));
+        let mut wide = wide.iter().map(|asked| asked.image).peekable();
         // SAFETY: an image is taken out of table and list, and waits for open sections, before it is freed.
         let at = |image: *const Image| unsafe { &*image };
         loop {
@@ -204,7 +201,7 @@ impl Space {
                 (None, None) => return None,
                 (Some(_), None) => true,
                 (None, Some(_)) => false,
-                (Some(export), Some(image)) => at(export.image).sequence() < at(**image).sequence(),
+                (Some(export), Some(image)) => at(export.image).sequence() < at(*image).sequence(),
             };
             let found = if from_table {
                 in_table.next().and_then(|export| {
@@ -213,8 +210,8 @@ impl Space {
                 })
             } else {
                 wide.next().and_then(|image| {
-                    let (index, symbol) = at(*image).symbols().find(name, version)?;
-                    Some((at(*image), index, symbol))
+                    let (index, symbol) = at(image).symbols().find(name, version)?;
+                    Some((at(image), index, symbol))
                 })
             };
             if let Some((image, index, symbol)) = found
@@ -226,9 +223,9 @@ impl Space {
     }
 
     /// The list of images that are asked one by one; to be called in a section, and used no longer.
-    fn wide(&self) -> &[*const Image] {
+    fn wide(&self) -> Option<&Wide> {
         // SAFETY: freed after the section only.
-        unsafe { self.wide.load(Ordering::Acquire).as_ref() }.map_or(&[], Vec::as_slice)
+        unsafe { self.wide.load(Ordering::Acquire).as_ref() }
     }
 
     /// The live images, in load order.

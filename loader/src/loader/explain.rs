@@ -145,15 +145,8 @@ impl Loader {
             let held = Held::default();
             let images;
             let binding = self.0.common.binding.lock();
-            let layers = Layers {
-                space,
-                host: &self.0.host,
-                process: &view,
-                group: members,
-                position,
-                held: &held,
-                section: Section::under(&binding),
-            };
+            let layers =
+                Layers::new(space, &self.0.host, &view, (members, position), &held, Section::under(&binding));
             let choice = question.choice(&layers);
             if round == 0 && matches!(choice, Choice::Nobodys) && view.may_know_more() {
                 // `dlsym` must not be called under a lock.

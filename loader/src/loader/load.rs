@@ -162,15 +162,14 @@ impl Loader {
             let binding = common.binding.lock();
             let mut plans = Vec::with_capacity(members.len());
             for (position, member) in members.iter().enumerate() {
-                let layers = Layers {
+                let layers = Layers::new(
                     space,
-                    host: &self.0.host,
-                    process: &view,
-                    group: members,
-                    position,
-                    held: &held,
-                    section: Section::under(&binding),
-                };
+                    &self.0.host,
+                    &view,
+                    (members, position),
+                    &held,
+                    Section::under(&binding),
+                );
                 // What is relocated already has no slots as they are in the file.
                 let lazy = self.0.options.lazy_imports && member.early.is_none();
                 let held_open = lazy.then_some(&*member.libraries);

@@ -137,15 +137,14 @@ impl Loader {
         {
             let binding = self.0.common.binding.lock();
             for (position, member) in members.iter().enumerate() {
-                let layers = Layers {
+                let layers = Layers::new(
                     space,
-                    host: &self.0.host,
-                    process: &view,
-                    group: members,
-                    position,
-                    held: &held,
-                    section: Section::under(&binding),
-                };
+                    &self.0.host,
+                    &view,
+                    (members, position),
+                    &held,
+                    Section::under(&binding),
+                );
                 let damaged = |source: ImageError| LoadError::Image { unit: member.name.to_string(), source };
                 let plan = bind::resolve(&member.mapped, member.module(), &layers, None).map_err(damaged)?;
                 // What will be missing is missing now, before anything is bound to the image.

@@ -7,6 +7,7 @@
 
 use super::handles::{self, Meaning};
 use super::{Special, errors, instead_of_process};
+use crate::image::symbols::Name;
 use crate::image::{Image, registry};
 use crate::sys::linker;
 use std::arch::naked_asm;
@@ -95,7 +96,7 @@ unsafe fn find(
     if special == Special::Next && registry::image_at(found as usize).is_some() {
         found = ptr::null_mut();
     }
-    match instead_of_process(text.to_bytes()) {
+    match instead_of_process(Name::new(text.to_bytes())) {
         _ if found.is_null() => fail(&asker, plain, version),
         Some(stand_in) => answer(stand_in),
         None => found,

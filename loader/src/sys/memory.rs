@@ -270,6 +270,8 @@ pub(crate) struct Shelf {
     region: usize,
     /// The memory for code once more, where it can be written.
     writer: usize,
+    /// Bytes that were written there since its pages were let go of.
+    written: usize,
 }
 
 impl Shelf {
@@ -292,7 +294,7 @@ impl Shelf {
         };
         let start = map(0, 2 * region, libc::PROT_READ | libc::PROT_WRITE, private, -1)?;
         // From here on dropping it gives everything back.
-        let mut shelf = Self { start, region, writer: 0 };
+        let mut shelf = Self { start, region, writer: 0, written: 0 };
         let fixed = shared | libc::MAP_FIXED;
         map(start, region, libc::PROT_READ | libc::PROT_EXEC, fixed, file.as_raw_fd())?;
         shelf.writer = map(0, region, libc::PROT_READ | libc::PROT_WRITE, shared, file.as_raw_fd())?;
@@ -306,9 +308,18 @@ impl Shelf {
 
     /// Writes code at an offset. What is there must not be in use.
     pub(crate) fn put_code(&mut self, at: usize, bytes: &[u8]) {
-        if at + bytes.len() <= self.region {
-            // SAFETY: inside of the mapping, which nobody has references into.
-            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), (self.writer + at) as *mut u8, bytes.len()) };
+        // So much may count twice as memory of the process.
+        const TWICE: usize = 64 << 10;
+        if at + bytes.len() > self.region {
+            return;
+        }
+        // SAFETY: inside of the mapping, which nobody has references into.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), (self.writer + at) as *mut u8, bytes.len()) };
+        self.written += bytes.len();
+        if self.written >= TWICE {
+            self.written = 0;
+            // SAFETY: a shared mapping keeps its contents; where it fails, nothing is different.
+            unsafe { libc::madvise(self.writer as *mut _, self.region, libc::MADV_DONTNEED) };
         }
     }
 

@@ -53,7 +53,18 @@ pub(crate) unsafe fn apply(
     if first && mapped.place.base == 0 {
         bring_in(mapped, tables[0]);
     }
-    for relocation in tables.iter().flat_map(|table| table.iter()) {
+    let [relocations, mut jumps] = tables;
+    if mapped.place.base == 0 && plan.jumps_wait && !jumps.is_empty() {
+        let (low, high) = jumps.iter().fold((u64::MAX, 0), |(low, high), relocation| {
+            (low.min(relocation.offset), high.max(relocation.offset))
+        });
+        // The places have what they need, and may be written to.
+        if targets.get(low, (high - low).saturating_add(8)).is_ok() {
+            applied.later = true;
+            jumps = &[];
+        }
+    }
+    for relocation in relocations.iter().chain(jumps) {
         // SAFETY: as above.
         unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? };
     }

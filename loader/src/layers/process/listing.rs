@@ -20,7 +20,7 @@ impl ProcessView {
         let mut all = Vec::new();
         for (at, entry) in self.entries.iter().enumerate() {
             let Some(symbols) = self.table(entry).and_then(|table| table.symbols()) else { continue };
-            if entry.filter.passes(name) {
+            if entry.filter.passes(name.hash) {
                 let holdings = symbols.all(name, version);
                 // A program that is not position-independent stands for functions that it does not define.
                 if holdings.is_empty()

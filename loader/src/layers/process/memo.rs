@@ -1,7 +1,7 @@
 //! Answers remembered: what was loaded when the program started never changes, so neither does what it has.
 
 use crate::image::SymbolKind;
-use crate::image::symbols::Name;
+use crate::image::symbols::{Name, Symbols};
 use crate::image::versions::Version;
 use crate::layers::Value;
 use crate::layers::chains::{Chains, Link};
@@ -43,6 +43,22 @@ impl Memo {
         let known = of_hash.find(|known| {
             *known.name == *name.bytes && known.version.as_deref() == version.map(|version| version.name)
         });
+        known.map(|known| known.answer)
+    }
+
+    /// What was remembered for the undefined symbol `index`, whose name has that hash.
+    #[inline]
+    pub(super) fn find_for(
+        &self,
+        symbols: &Symbols,
+        (index, hash): (u32, u32),
+        section: &Section,
+    ) -> Option<Answer> {
+        let mut of_hash = self.names.of(hash >> 1, section).peekable();
+        of_hash.peek()?;
+        let version = symbols.needed_version(index).map(|version| version.name);
+        let known = of_hash
+            .find(|known| symbols.is_called(index, &known.name) && known.version.as_deref() == version);
         known.map(|known| known.answer)
     }
 

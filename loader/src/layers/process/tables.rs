@@ -13,6 +13,8 @@ use crate::sys::libraries::Loaded;
 /// The program or one library.
 pub(super) struct Tables {
     path: String,
+    /// Where the name of the file begins in the path.
+    file_at: usize,
     soname: String,
     needed: Vec<String>,
     /// Address of its dynamic section: its identity.
@@ -28,8 +30,10 @@ impl Tables {
         let segments = loaded.segments.iter().filter(|segment| segment.p_type == PT_LOAD);
         let place = Place::of_loaded(loaded.base, segments);
         let range = loaded.segments.iter().find(|segment| segment.p_type == PT_DYNAMIC);
+        let path = loaded.name.to_string_lossy().into_owned();
         let mut tables = Self {
-            path: loaded.name.to_string_lossy().into_owned(),
+            file_at: path.rfind('/').map_or(0, |at| at + 1),
+            path,
             soname: String::new(),
             needed: Vec::new(),
             dynamic: range.map_or(0, |range| place.at(range.p_vaddr)),
@@ -59,7 +63,7 @@ impl Tables {
 
     /// Name of the file without its folder.
     fn file_name(&self) -> &str {
-        self.path.rsplit('/').next().unwrap_or_default()
+        &self.path[self.file_at..]
     }
 
     /// Whether a needed library of that name is this one.
