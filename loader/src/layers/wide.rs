@@ -113,7 +113,6 @@ fn place(key: Key) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test shall say where")]
-    use super::*;
     use crate::testing::{Folder, load, loader};
 
     /// A unit with more names than go into the table.
@@ -154,8 +153,8 @@ mod tests {
             images[gone].iter_mut().for_each(|image| *image = None);
             all_as_expected(&images);
         }
-        for number in 3..12 {
-            images[number] = Some(load_one(number));
+        for (number, image) in images.iter_mut().enumerate().skip(3).take(9) {
+            *image = Some(load_one(number));
         }
         for number in (3..12).chain(COUNT - 2..COUNT) {
             assert_eq!(called(&format!("own{number}_7")), Some(number * 100 + 7));
