@@ -128,20 +128,29 @@ impl OnDemand {
 
     /// The library that has the symbol `name`: of that version, or the definition for those who ask for none.
     pub fn find(&self, name: &[u8], version: Option<&[u8]>) -> Answer {
-        self.find_all(&[(name, version)]).pop().unwrap_or(Answer::Nobody)
+        self.found(&[(name, version)]).pop().map_or(Answer::Nobody, |(_, answer)| answer)
     }
 
     /// The libraries that have these symbols, an answer for each. What one library has all of is taken from one.
     pub fn find_all(&self, wanted: &[Wanted<'_>]) -> Vec<Answer> {
+        let mut answers = vec![Answer::Nobody; wanted.len()];
+        for (at, answer) in self.found(wanted) {
+            answers[at] = answer;
+        }
+        answers
+    }
+
+    /// The answers for names that are in the index, each with its place among `wanted`.
+    fn found(&self, wanted: &[Wanted<'_>]) -> Vec<(usize, Answer)> {
         let mut index = self.current();
         // Whoever writes to a library all the time must not keep us for ever.
         for _ in 0..3 {
-            match answers(&index, wanted, false) {
-                Ok(answers) => return answers,
+            match found_in(&index, wanted, false) {
+                Ok(found) => return found,
                 Err(unfit) => index = self.rebuild(&index, &unfit),
             }
         }
-        answers(&index, wanted, true).unwrap_or_else(|_| vec![Answer::Nobody; wanted.len()])
+        found_in(&index, wanted, true).unwrap_or_default()
     }
 
     /// The folders whose libraries are known, by canonical path, in the order of search.
@@ -257,33 +266,32 @@ fn files_of(folder: &Path) -> Vec<(i64, PathBuf)> {
     files
 }
 
-/// The answers of an index. `lenient` passes over libraries that are not what they were.
-fn answers(index: &Index, wanted: &[Wanted<'_>], lenient: bool) -> Result<Vec<Answer>, Unfit> {
-    let mut candidates = Vec::with_capacity(wanted.len());
-    for (name, version) in wanted {
-        let found = index.find(index::hash(name))?;
-        let found = found.iter().filter(|(_, flags)| version.is_some() || flags & DEFAULT != 0);
-        let libraries = &index.head().libraries;
-        candidates.push(
-            found
-                .filter_map(|(at, flags)| {
-                    Some(Candidate { library: libraries.get(*at as usize)?, flags: *flags })
-                })
-                .collect::<Vec<_>>(),
-        );
+/// The answers for names that are in an index, each with its place among `wanted`. `lenient` passes over libraries that are not what they were.
+fn found_in(index: &Index, wanted: &[Wanted<'_>], lenient: bool) -> Result<Vec<(usize, Answer)>, Unfit> {
+    let libraries = &index.head().libraries;
+    let mut candidates = Vec::new();
+    for (at, (name, version)) in wanted.iter().enumerate() {
+        let entries = index.find(index::hash(name))?.into_iter();
+        let of_name: Vec<_> = entries
+            .filter(|(_, flags)| version.is_some() || flags & DEFAULT != 0)
+            .filter_map(|(at, flags)| Some(Candidate { library: libraries.get(at as usize)?, flags }))
+            .collect();
+        if !of_name.is_empty() {
+            candidates.push((at, of_name));
+        }
     }
     // Names that one library alone has decide for the others.
-    let mut order: Vec<usize> = (0..wanted.len()).collect();
-    order.sort_by_key(|at| candidates[*at].len());
-    let mut answers = vec![Answer::Nobody; wanted.len()];
+    candidates.sort_by_key(|(_, of_name)| of_name.len());
+    let mut answers = Vec::with_capacity(candidates.len());
     let mut chosen: Vec<PathBuf> = Vec::new();
-    for at in order {
-        answers[at] = answer(&mut candidates[at], wanted[at], &chosen, lenient)?;
-        if let Answer::Found { library, .. } = &answers[at]
+    for (at, mut of_name) in candidates {
+        let answer = answer(&mut of_name, wanted[at], &chosen, lenient)?;
+        if let Answer::Found { library, .. } = &answer
             && !chosen.contains(library)
         {
             chosen.push(library.clone());
         }
+        answers.push((at, answer));
     }
     Ok(answers)
 }
