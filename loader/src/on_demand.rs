@@ -3,7 +3,7 @@
 //! The answer comes from an index over all libraries that the run-time linker finds by name, kept on disk and mapped. An index is for
 //! one set of places ([`SearchPath`]); it says what those were, so it is known to be fresh when the folders and the run-time
 //! linker's cache are what they were (a status call each, at every question). A fresh index knows who has no symbol as well as who has
-//! one, so a name that nobody has costs one page. A library that was written to in place shows in no folder; it is
+//! one, so a name that nobody has costs one line of its filter. A library that was written to in place shows in no folder; it is
 //! noticed when it is the answer, and read again. Before a library is given as an answer its own table is asked, whatever
 //! the index says.
 //!
@@ -16,12 +16,16 @@
 //! | `survey` | which folders, which files |
 //! | `update` | building it |
 //! | `index` | its format |
+//! | `filter` | which names are not in it |
+//! | `mix` | the checksum of its parts |
 //! | `choice` | which of several libraries |
 //! | `interposers` | which never |
 
 mod choice;
+mod filter;
 mod index;
 mod interposers;
+mod mix;
 mod survey;
 #[cfg(test)]
 mod tests;

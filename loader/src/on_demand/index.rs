@@ -4,30 +4,34 @@
 //! magic       8 bytes    "hblib" 0, version as u16
 //! length      u64        bytes of the head
 //! checksum    32 bytes   BLAKE3 of the head
-//! head                   values of `codec`, see `Head`: the key, the run-time linker's cache, the folders, the libraries, and the
-//!                        first hash of each page
+//! head                   values of `codec`, see `Head`: the key, the run-time linker's cache, the folders, the libraries, the
+//!                        number of the filter's lines, and the first hash of each page
 //! zeros                  up to a multiple of 4096
+//! filter                 lines, see `filter`; a multiple of 4096 bytes
 //! pages       4096 bytes each:
-//!     checksum    u64        the first eight bytes of the BLAKE3 of the rest
+//!     checksum    u64        of the rest, see `mix`
 //!     count       u32        of entries; then four bytes of nothing
 //!     entries     12 bytes each: u64 hash of a name, u32 library: its number in the lower 24 bits, above them what it
 //!                            exports (1 a strong definition, 2 one for those who ask for no version)
 //!     zeros
 //! ```
 //!
-//! Everything is little endian. Entries are sorted by hash and then library, each pair once, over all pages. A look-up finds the
-//! page by the hashes in the head and reads that page, or several when a name is exported so often that its entries
-//! fill more than one. The head is checked when the index is opened, a page when it is read, so the file is never read as
-//! a whole; whatever is wrong makes the index damaged, which means that it is built again.
+//! Everything is little endian. Entries are sorted by hash and then library, each pair once, over all pages. A look-up reads
+//! a line of the filter. Unless that says that nobody has the name, it finds the page by the hashes in the head and reads that page,
+//! or several when a name is exported so often that its entries fill more than one. The head is checked when the index is
+//! opened, a line or page when it is read, so the file is never read as a whole; whatever is wrong makes the index
+//! damaged, which means that it is built again.
 //!
 //! The hash is 64-bit FNV-1a. That two names have one is harmless: the library is asked before it is loaded.
 
+use super::filter::{self, LINE};
+use super::mix;
 use crate::codec::{CodecError, Reader, Writer};
 use crate::sys::files::{self, FileIdentity};
 use crate::sys::mapped_file::MappedFile;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"hblib\0\x01\0";
+const MAGIC: &[u8; 8] = b"hblib\0\x02\0";
 const PREFIX: usize = 8 + 8 + 32;
 const PAGE: usize = 4096;
 const PAGE_HEADER: usize = 16;
@@ -81,6 +85,8 @@ pub(super) struct Head {
     pub(super) seen: Vec<Seen>,
     /// The libraries.
     pub(super) libraries: Vec<Library>,
+    /// How many lines the filter has.
+    lines: u32,
     /// The first hash of each page.
     first: Vec<u64>,
 }
@@ -118,6 +124,8 @@ enum Bytes {
 pub(super) struct Index {
     bytes: Bytes,
     head: Head,
+    /// Where the filter begins.
+    filter: usize,
     /// Where the pages begin.
     pages: usize,
 }
@@ -140,11 +148,14 @@ impl Index {
 
     /// An index in memory of these entries, which are sorted, each pair of hash and library once.
     pub(super) fn build(mut head: Head, entries: &[Entry]) -> Self {
+        let names = || entries.chunk_by(|one, next| one.hash == next.hash).map(|name| name[0].hash);
+        let lines = filter::lines_for(names().count(), PAGE / LINE);
+        head.lines = lines as u32;
         head.first =
             entries.chunks(PER_PAGE).filter_map(|page| page.first().map(|entry| entry.hash)).collect();
-        let bytes = encode(&head, entries);
+        let bytes = encode(&head, &filter::encode(names(), lines), entries);
         let pages = bytes.len() - head.first.len() * PAGE;
-        Self { bytes: Bytes::Owned(bytes), head, pages }
+        Self { bytes: Bytes::Owned(bytes), head, filter: pages - lines * LINE, pages }
     }
 
     /// Its file, if it was built here.
@@ -172,13 +183,14 @@ impl Index {
         if *blake3::hash(&head).as_bytes() != checksum {
             return Err(Damaged);
         }
-        let pages = (PREFIX + head.len()).next_multiple_of(PAGE);
+        let filter = (PREFIX + head.len()).next_multiple_of(PAGE);
         let head = Head::decode(&head)?;
-        let size = head.first.len().checked_mul(PAGE).and_then(|size| size.checked_add(pages));
-        if size != Some(bytes.size()) {
+        // Neither the lines nor what was decoded from memory can be so many that this overflows.
+        let pages = filter + head.lines as usize * LINE;
+        if pages + head.first.len() * PAGE != bytes.size() {
             return Err(Damaged);
         }
-        Ok(Self { bytes, head, pages })
+        Ok(Self { bytes, head, filter, pages })
     }
 
     /// All but the entries.
@@ -188,6 +200,9 @@ impl Index {
 
     /// The numbers of the libraries that export a symbol of that hash, with what each exports.
     pub(super) fn find(&self, hash: u64) -> Result<Vec<(u32, u8)>, Damaged> {
+        if !self.may_have(hash)? {
+            return Ok(Vec::new());
+        }
         let first = &self.head.first;
         // The page before the first one that begins with the hash or above may end with it.
         let start = first.partition_point(|first| *first < hash).saturating_sub(1);
@@ -211,14 +226,21 @@ impl Index {
         Ok(())
     }
 
+    /// What the filter says.
+    fn may_have(&self, hash: u64) -> Result<bool, Damaged> {
+        let lines = self.head.lines as usize;
+        if lines == 0 {
+            return Ok(false);
+        }
+        let mut line = [0; LINE];
+        self.bytes.copy(self.filter + filter::line_of(hash, lines) * LINE, &mut line)?;
+        filter::may_have(&line, hash)
+    }
+
     fn page(&self, number: usize) -> Result<Page, Damaged> {
         let mut page = Page([0; PAGE]);
         self.bytes.copy(self.pages + number * PAGE, &mut page.0)?;
         if page.0[..8] != page.checksum() || page.count() > PER_PAGE {
-            return Err(Damaged);
-        }
-        let known = |entry: &[u8; ENTRY]| (entry_of(entry).library as usize) < self.head.libraries.len();
-        if !page.entries().iter().all(known) {
             return Err(Damaged);
         }
         Ok(page)
@@ -250,9 +272,7 @@ struct Page([u8; PAGE]);
 
 impl Page {
     fn checksum(&self) -> [u8; 8] {
-        let mut checksum = [0; 8];
-        checksum.copy_from_slice(&blake3::hash(&self.0[8..]).as_bytes()[..8]);
-        checksum
+        mix::checksum(self.0[8..].as_chunks().0).to_le_bytes()
     }
 
     fn count(&self) -> usize {
@@ -277,15 +297,16 @@ fn entry_of(entry: &[u8; ENTRY]) -> Entry {
 }
 
 /// The file of an index.
-fn encode(head: &Head, entries: &[Entry]) -> Vec<u8> {
-    let pages = head.first.len();
+fn encode(head: &Head, filter: &[u8], entries: &[Entry]) -> Vec<u8> {
+    let size = filter.len() + head.first.len() * PAGE;
     let head = head.encode();
-    let mut bytes = Vec::with_capacity((PREFIX + head.len()).next_multiple_of(PAGE) + pages * PAGE);
+    let mut bytes = Vec::with_capacity((PREFIX + head.len()).next_multiple_of(PAGE) + size);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
     bytes.extend_from_slice(blake3::hash(&head).as_bytes());
     bytes.extend_from_slice(&head);
     bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
+    bytes.extend_from_slice(filter);
     for entries in entries.chunks(PER_PAGE) {
         let mut page = Page([0; PAGE]);
         page.0[8..12].copy_from_slice(&(entries.len() as u32).to_le_bytes());
@@ -304,11 +325,11 @@ fn encode(head: &Head, entries: &[Entry]) -> Vec<u8> {
 impl Head {
     /// An index of no entries yet.
     pub(super) fn new(key: [u8; 32], seen: Vec<Seen>, libraries: Vec<Library>) -> Self {
-        Self { key, seen, libraries, first: Vec::new() }
+        Self { key, seen, libraries, ..Self::default() }
     }
 
     fn encode(&self) -> Vec<u8> {
-        let Self { key, seen, libraries, first } = self;
+        let Self { key, seen, libraries, lines, first } = self;
         let mut writer = Writer::new();
         writer.raw(key);
         writer.list(seen, |w, Seen { path, identity, settled }| {
@@ -325,6 +346,7 @@ impl Head {
             w.u32(*folder);
             w.bool(*has_linker_name);
         });
+        writer.u32(*lines);
         writer.list(first, |w, hash| w.u64(*hash));
         writer.finish()
     }
@@ -346,6 +368,7 @@ impl Head {
                     has_linker_name: r.bool()?,
                 })
             })?,
+            lines: reader.u32()?,
             first: reader.list(Reader::u64)?,
         })
     }
