@@ -66,6 +66,14 @@ fn hashes(image: &Path) -> Vec<(String, Option<u32>)> {
         .collect()
 }
 
+/// The dynamic section lies among the other tables.
+#[track_caller]
+fn assert_read_only_dynamic(image: &Path) {
+    let headers = readelf("-l", image);
+    let line = headers.lines().find(|line| line.trim_start().starts_with("DYNAMIC")).unwrap();
+    assert!(line.contains(" R   0x"), "{line}");
+}
+
 #[track_caller]
 fn assert_hashed(image: &Path, some: &[&str]) {
     let hashes = hashes(image);
@@ -165,6 +173,7 @@ fn small_images_are_fit_for_arenas() {
         assert!(layout.relocated && !layout.resolvers);
         let headers = readelf("-lS", &image);
         assert!(!headers.contains("GNU_RELRO"), "{headers}");
+        assert_read_only_dynamic(&image);
         let (frames, size) = layout.frames.unwrap();
         let line = headers.lines().find(|line| line.contains(" .eh_frame ")).unwrap();
         assert!(
@@ -192,6 +201,7 @@ fn what_is_large_or_linked_by_the_users_wishes_has_protected_tables() {
         assert_eq!((all[0].1 % (1 << 16), all[0].3), (0, elf::PF_R), "{arguments:?}");
         assert!(BASE.contains(&all[0].1));
         assert!(readelf("-l", &image).contains("GNU_RELRO"));
+        assert_read_only_dynamic(&image);
         assert_hashed(&image, &["malloc", "printf", "strlen"]);
         assert_works(&scratch, &image, &library);
     }

@@ -98,6 +98,10 @@ fn implied(wishes: &Wishes<'_>) -> Vec<String> {
         // Relative relocations in a few hundred bytes.
         "-z",
         "pack-relative-relocs",
+        // The dynamic section is read where it lies, beside the other tables: as data it has a page that nobody else may
+        // ever touch. Run-time linkers that know packed relocations (glibc 2.36) do not write to it either.
+        "-z",
+        "rodynamic",
         // One dense table of imported functions that the loader may fill as they are called.
         "-z",
         "lazy",

@@ -70,11 +70,6 @@ impl Dynamic {
         // SAFETY: the caller's promise; nobody writes to the section once it is loaded.
         let words = unsafe { place.copy::<u64>(range.address, (range.size / 8) as usize) }
             .ok_or(ImageError::Truncated("the dynamic section"))?;
-        Self::parse(place, &words)
-    }
-
-    /// Reads the words of the section of what is or will be at `place`.
-    pub(crate) fn parse(place: &Place, words: &[u64]) -> Result<Self, ImageError> {
         let mut dynamic = Self::default();
         let (mut strings, mut symbols_size) = ((None, 0), 24);
         let mut relocations = (None, 0);

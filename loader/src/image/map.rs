@@ -6,12 +6,12 @@ use super::arena::{self, Alone, Lease};
 use super::dynamic::Dynamic;
 use super::headers::{self, HEADER_BYTES, Headers};
 use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE, handle_distance};
-use super::place::{Place, Segment};
+use super::place::Place;
 use super::symbols::Symbols;
 use super::{ImageError, StartError};
 use crate::loader::LoaderOptions;
 use crate::sys::files::{memory_file, open_regular};
-use crate::sys::memory::{Access, Mapping, page_down, read_at, read_words_at, size_of};
+use crate::sys::memory::{Access, Mapping, page_down, read_at, size_of};
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -175,14 +175,7 @@ fn into_arena(
     let Ok(lease) = Lease::new(bytes, headers, extent) else { return Ok(None) };
     let [code, ..] = headers.segments.as_slice() else { return Ok(None) };
     let base = lease.start().wrapping_sub(code.address as usize);
-    let dynamic = dynamic_section(headers, |offset, words| {
-        let bytes = bytes.get(offset as usize..).unwrap_or_default();
-        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            word.write(u64::from_le_bytes(*bytes));
-        }
-        Ok(bytes.len())
-    })?;
-    let mapped = read_tables(headers.clone(), base, path, Memory::Arena(lease), &dynamic)?;
+    let mapped = read_tables(headers.clone(), base, path, Memory::Arena(lease))?;
     Ok((mapped.layout.stride.map(NonZeroU32::get) == Some(arena::STRIDE as u32)).then_some(mapped))
 }
 
@@ -196,33 +189,7 @@ fn map_alone(
 ) -> Result<Box<Mapped>, MapError> {
     let mapping = alone::map(file, &headers, options)?;
     let base = mapping.start().wrapping_sub(headers.first);
-    let dynamic = dynamic_section(&headers, |offset, words| read_words_at(file, words, offset))?;
-    read_tables(headers, base, path, Memory::Own { mapping, _alone: alone }, &dynamic)
-}
-
-/// The words of the dynamic section, read from the file: in memory it lies on a page of data that nobody may ever touch.
-/// `read` gives how many bytes it has read from an offset.
-fn dynamic_section(
-    headers: &Headers,
-    read: impl FnOnce(u64, &mut [MaybeUninit<u64>]) -> io::Result<usize>,
-) -> Result<Vec<u64>, MapError> {
-    let outside = || MapError::from(ImageError::Truncated("the dynamic section"));
-    let headers::Range { address, size } = headers.dynamic;
-    let inside = |segment: &&Segment| {
-        let at = address.checked_sub(segment.address);
-        at.and_then(|at| at.checked_add(size)).is_some_and(|end| end <= segment.file_size)
-    };
-    let segment = headers.segments.iter().find(inside).ok_or_else(outside)?;
-    let count = (size / 8) as usize;
-    let mut words = Vec::with_capacity(count);
-    let offset = segment.offset + (address - segment.address);
-    let read = read(offset, &mut words.spare_capacity_mut()[..count]).map_err(MapError::Read)?;
-    if read < count * 8 {
-        return Err(outside());
-    }
-    // SAFETY: that many have been read, and any bytes are a word.
-    unsafe { words.set_len(count) };
-    Ok(words)
+    read_tables(headers, base, path, Memory::Own { mapping, _alone: alone })
 }
 
 /// Reads the tables of what is in memory.
@@ -231,14 +198,13 @@ fn read_tables(
     base: usize,
     path: Option<PathBuf>,
     memory: Memory,
-    words: &[u64],
 ) -> Result<Box<Mapped>, MapError> {
     let place = Place { base, segments: headers.segments.clone(), settled: false };
     let (dynamic, mut symbols, handle, layout);
     // SAFETY: in memory as the segments say, and `Mapped` keeps the memory as long as the symbols.
     unsafe {
         (handle, layout) = find_note(&place, &headers.notes)?;
-        dynamic = Dynamic::parse(&place, words)?;
+        dynamic = Dynamic::read(&place, headers.dynamic)?;
         symbols = Symbols::new(&place, &dynamic)?;
         symbols.set_hashes(&place, layout.hashes)?;
     }

@@ -122,6 +122,29 @@ fn an_image_may_be_linked_at_any_address() {
 }
 
 #[test]
+fn the_dynamic_section_may_lie_among_tables_or_data() {
+    let folder = Folder::new();
+    let source = "#define _GNU_SOURCE\n#include <link.h>\n#include <string.h>\n
+         static int flags(struct dl_phdr_info *info, size_t size, void *place) {
+           int mine = 0, found = 0;
+           for (int at = 0; at < info->dlpi_phnum; at++) {
+             const ElfW(Phdr) *part = info->dlpi_phdr + at;
+             if (part->p_type == PT_DYNAMIC) found = part->p_flags;
+             mine |= part->p_type == PT_LOAD && (ElfW(Addr))&flags - info->dlpi_addr - part->p_vaddr < part->p_memsz;
+           }
+           if (mine) *(int *)place = found;
+           return 0;
+         }
+         int f(void) { int found = 0; dl_iterate_phdr(flags, &found); return found * 10 + (int)strlen(\"four\"); }";
+    let loader = loader();
+    // What is said of the section is what may be done with it.
+    for (name, flag, said) in [("table.c", "-Wl,-z,rodynamic", 44), ("data.c", "-Wl,-z,norelro", 64)] {
+        let path = folder.image(name, source, &[flag]);
+        assert_eq!(call(&load(&loader, &path).unwrap(), "f"), said, "{name}");
+    }
+}
+
+#[test]
 fn code_and_data_may_lie_far_apart() {
     let folder = Folder::new();
     let flags = [

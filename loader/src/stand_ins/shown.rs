@@ -71,19 +71,21 @@ impl Shown {
 
 /// Program headers with what the loader has kept of them: they need not lie in the image's memory.
 fn headers(mapped: &Mapped) -> Vec<libc::Elf64_Phdr> {
-    let read = mapped.headers.segments.iter().map(|segment| {
+    let flags = |segment: &Segment| {
         let access =
             [(segment.access.read, PF_R), (segment.access.write, PF_W), (segment.access.execute, PF_X)];
-        let flags = access.iter().filter(|(has, _)| *has).fold(0, |flags, (_, flag)| flags | flag);
-        header(PT_LOAD, flags, segment, 4096)
-    });
-    let part = |kind: u32, range: Range, flags: u32, align: u64| {
+        access.iter().filter(|(has, _)| *has).fold(0, |flags, (_, flag)| flags | flag)
+    };
+    let read = mapped.headers.segments.iter().map(|segment| header(PT_LOAD, flags(segment), segment, 4096));
+    let holder = |range: Range| {
         let holds = |segment: &&Segment| {
             range.address >= segment.address && range.address - segment.address < segment.size
         };
-        let segment = mapped.headers.segments.iter().find(holds);
+        mapped.headers.segments.iter().find(holds)
+    };
+    let part = |kind: u32, range: Range, flags: u32, align: u64| {
         let offset =
-            segment.map_or(0, |segment| segment.offset.wrapping_add(range.address - segment.address));
+            holder(range).map_or(0, |segment| segment.offset.wrapping_add(range.address - segment.address));
         let whole = Segment {
             address: range.address,
             size: range.size,
@@ -94,7 +96,9 @@ fn headers(mapped: &Mapped) -> Vec<libc::Elf64_Phdr> {
         header(kind, flags, &whole, align)
     };
     let mut headers: Vec<_> = read.collect();
-    headers.push(part(PT_DYNAMIC, mapped.headers.dynamic, PF_R | PF_W, 8));
+    let dynamic = mapped.headers.dynamic;
+    // Whoever may write to it adds the base to addresses in it.
+    headers.push(part(PT_DYNAMIC, dynamic, holder(dynamic).map_or(PF_R, flags), 8));
     headers.extend(mapped.headers.relro.map(|range| part(PT_GNU_RELRO, range, PF_R, 1)));
     headers.extend(mapped.headers.unwind.map(|range| part(PT_GNU_EH_FRAME, range, PF_R, 4)));
     if let Some(tls) = &mapped.headers.tls {

@@ -430,16 +430,6 @@ pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>], offset: u64
     Ok(done)
 }
 
-/// The same for words of eight bytes; gives the number of bytes read.
-///
-/// # Errors
-/// What the system says.
-pub fn read_words_at(file: BorrowedFd<'_>, words: &mut [MaybeUninit<u64>], offset: u64) -> io::Result<usize> {
-    // SAFETY: the bytes of these words, which may hold anything.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) };
-    read_at(file, bytes, offset)
-}
-
 /// Bytes in `file`; an error for what is no ordinary file.
 ///
 /// # Errors
