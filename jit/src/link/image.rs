@@ -173,7 +173,7 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         && is_small(facts(inputs).map(|(facts, _)| facts))
         && !libraries.into_iter().any(is_foreign_archive);
     let mut read = Vec::new();
-    let mut arguments = Shape::new(wishes.metadata, small).arguments();
+    let mut arguments = Shape::new(wishes.metadata, allocated(inputs), small).arguments();
     match plain.then(|| reduce(&line.settled, undefined.into_iter())).flatten() {
         Some(reduced) => {
             for piece in reduced.pieces {
@@ -231,6 +231,11 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         warnings: outcome.messages,
         log,
     })
+}
+
+/// Bytes that the sections of the objects take in memory.
+fn allocated(inputs: &[LinkInput<'_>]) -> u64 {
+    facts(inputs).fold(0, |sum, (facts, _)| sum.saturating_add(facts.allocated))
 }
 
 /// Whether there are pieces of `.init` or `.fini`, and nobody who makes functions of them.

@@ -4,7 +4,8 @@
 //! relocations has anything to do. The range is far from where the system puts programs, libraries and heaps, so that it is
 //! nearly always free; where it is not, the image is mapped elsewhere and relocated. It is one stretch of 4 GiB: a call of
 //! another image costs a nanosecond more where the upper halves of the addresses differ, and over a terabyte fifty images
-//! took twice the memory and three times the time, for page tables that they do not share.
+//! took twice the memory and three times the time, for page tables that they do not share. For the same reason an image
+//! lies within what one page table covers, if it is small enough for that.
 //!
 //! A small image has few pages but as many mappings as a large one, and those are what it costs. It is linked so that it
 //! can do without mappings of its own: see the shape for arenas in [`hotbed_loader::image::note`].
@@ -20,6 +21,11 @@ const LOWEST: u64 = 0x2000_0000_0000;
 const RANGE: u64 = 1 << 32;
 /// What the address of an image is a multiple of.
 const STEP: u64 = 1 << 16;
+/// Bytes of addresses that one page table covers.
+const TABLE: u64 = 2 << 20;
+/// Bytes of an image beside the sections of its inputs: headers, and what is left free of pages. The tables of its symbols
+/// come in proportion.
+const BESIDE: u64 = 64 << 10;
 
 /// Bytes of addresses between code and data of an image for arenas, beside those between them in the file.
 pub(crate) const STRIDE: u32 = 1 << 20;
@@ -39,8 +45,9 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// The shape of an image. `small` is whether [`is_small`] holds for its inputs.
-    pub(crate) fn new(metadata: &Metadata, small: bool) -> Self {
+    /// The shape of an image of inputs whose sections take that many bytes in memory. `small` is whether [`is_small`] holds
+    /// for them.
+    pub(crate) fn new(metadata: &Metadata, allocated: u64, small: bool) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(metadata.unit.as_bytes());
         for (_, input) in &metadata.inputs {
@@ -50,7 +57,12 @@ impl Shape {
         let hash = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         // With pages of the stride's size, as the linker sees it, images begin at such a page.
         let step = if small { u64::from(STRIDE) } else { STEP };
-        Self { base: LOWEST + hash % (RANGE / step) * step, arena: small }
+        let beside = BESIDE + if small { step } else { 0 };
+        let expected = allocated.saturating_add(allocated / 2).saturating_add(beside);
+        // How many places there are in what a page table covers. What does not fit begins anywhere.
+        let places = TABLE.checked_sub(expected).map_or(TABLE / step, |free| free / step + 1);
+        let place = hash % (RANGE / TABLE * places);
+        Self { base: LOWEST + place / places * TABLE + place % places * step, arena: small }
     }
 
     /// The linker's arguments for it; the user's come later and win.
@@ -117,16 +129,32 @@ mod tests {
 
     #[test]
     fn the_address_follows_from_what_the_image_is() {
-        let one = Shape::new(&metadata("one", &[1, 2]), false);
-        assert_eq!(Shape::new(&metadata("one", &[1, 2]), false), one);
+        let one = Shape::new(&metadata("one", &[1, 2]), 4000, false);
+        assert_eq!(Shape::new(&metadata("one", &[1, 2]), 4000, false), one);
         for (unit, inputs) in [("two", &[1, 2][..]), ("one", &[2, 1]), ("one", &[1])] {
-            assert_ne!(Shape::new(&metadata(unit, inputs), false).base, one.base, "{unit} {inputs:?}");
+            assert_ne!(Shape::new(&metadata(unit, inputs), 4000, false).base, one.base, "{unit} {inputs:?}");
         }
-        for (small, step) in [(false, STEP), (true, u64::from(STRIDE))] {
-            let bases: HashSet<u64> =
-                (0..200u8).map(|i| Shape::new(&metadata("u", &[i]), small).base).collect();
-            assert!(bases.len() > 190);
+    }
+
+    #[test]
+    fn addresses_are_spread_and_no_image_takes_two_page_tables_that_can_do_with_one() {
+        for (allocated, small, size) in [
+            (100, true, u64::from(STRIDE) + (64 << 10)),
+            (100, false, 64 << 10),
+            (300 << 10, false, 450 << 10),
+            (1 << 20, false, 1300 << 10),
+            // Larger than what a page table covers, and than memory.
+            (3 << 20, false, 0),
+            (u64::MAX, false, 0),
+        ] {
+            let step = if small { u64::from(STRIDE) } else { STEP };
+            let base = |i| Shape::new(&metadata("u", &[i]), allocated, small).base;
+            let bases: HashSet<u64> = (0..200u8).map(base).collect();
+            assert!(bases.len() > 180, "{allocated}: {}", bases.len());
             assert!(bases.iter().all(|base| (LOWEST..LOWEST + RANGE).contains(base) && base % step == 0));
+            assert!(bases.iter().all(|base| base % TABLE + size <= TABLE), "{allocated}");
+            let slots: HashSet<u64> = bases.iter().map(|base| base / TABLE).collect();
+            assert!(slots.len() > 180, "{allocated}: {}", slots.len());
         }
     }
 
