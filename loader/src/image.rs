@@ -486,7 +486,7 @@ impl From<ImageError> for StartError {
 }
 
 impl Startable {
-    /// Runs the constructors. `map` and `bind` are the times that the steps before took. What is started earlier ends
+    /// Runs the constructors. `map` and `bind` are the times that the steps before took, and it is `now`; gives the time when they have run. What is started earlier ends
     /// later, all of it, at the end of the process too.
     ///
     /// # Errors
@@ -494,12 +494,11 @@ impl Startable {
     pub(crate) fn start(
         self,
         arguments: &ProgramArguments,
-        map: Duration,
-        bind: Duration,
-    ) -> Result<(), StartError> {
+        (map, bind): (Duration, Duration),
+        now: Instant,
+    ) -> Result<Instant, StartError> {
         let Self { image, beginning } = self;
         let failed = image.ready.fail_unless_told();
-        let bound = Instant::now();
         if let Some(end) = image.body.end.get() {
             // SAFETY: the image stays as long as what is registered here.
             unsafe { end.register() }.map_err(StartError::System)?;
@@ -507,9 +506,10 @@ impl Startable {
         image.body.started.store(true, Ordering::Release);
         // SAFETY: bound; loading an image means calling its constructors.
         unsafe { beginning.run(arguments) };
-        let _ = image.times.set(LoadTimes { map, bind, init: bound.elapsed() });
+        let done = Instant::now();
+        let _ = image.times.set(LoadTimes { map, bind, init: done - now });
         failed.told();
-        Ok(())
+        Ok(done)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::ImageError;
 use super::headers::Range;
 use super::place::Place;
+use std::borrow::Cow;
 
 /// What the dynamic section says; addresses are before relocation.
 #[derive(Debug, Default)]
@@ -67,10 +68,14 @@ impl Dynamic {
     /// # Safety
     /// The file is mapped as the segments of `place` say.
     pub(crate) unsafe fn read(place: &Place, range: Range) -> Result<Self, ImageError> {
+        let count = (range.size / 8) as usize;
         // SAFETY: the caller's promise; nobody writes to the section once it is loaded.
-        let words = unsafe { place.copy::<u64>(range.address, (range.size / 8) as usize) }
+        let copied = || unsafe { place.copy::<u64>(range.address, count) };
+        // SAFETY: as above.
+        let words = unsafe { place.table::<u64>(range.address, count) }
+            .map_or_else(|| copied().map(Cow::Owned), |words| Some(Cow::Borrowed(words)))
             .ok_or(ImageError::Truncated("the dynamic section"))?;
-        let mut dynamic = Self::default();
+        let mut dynamic = Self { needed: Vec::with_capacity(4), ..Self::default() };
         let (mut strings, mut symbols_size) = ((None, 0), 24);
         let mut relocations = (None, 0);
         let mut jumps = (None, 0);

@@ -130,8 +130,9 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
         }
     }
     let (first, span) = check(&segments, file_size)?;
+    join(&mut segments);
     Ok(Headers {
-        segments: joined(segments),
+        segments,
         first,
         span,
         dynamic: dynamic.ok_or(ImageError::Damaged("it has no dynamic section"))?,
@@ -180,21 +181,18 @@ fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageEr
     Ok((first, end - first))
 }
 
-/// The segments, with each that continues the one before it, in the file as in memory and to the same use, made a part of
-/// that: a linker begins a new one where what becomes read-only after relocation ends.
-fn joined(segments: Vec<Segment>) -> Vec<Segment> {
-    let mut all: Vec<Segment> = Vec::with_capacity(segments.len());
-    for segment in segments {
-        match all.last_mut() {
-            Some(last) if continues(last, &segment) => {
-                let distance = segment.address - last.address;
-                last.size = distance + segment.size;
-                last.file_size = distance + segment.file_size;
-            }
-            _ => all.push(segment),
+/// Makes each segment that continues the one before it, in the file as in memory and to the same use, a part of that: a
+/// linker begins a new one where what becomes read-only after relocation ends.
+fn join(segments: &mut Vec<Segment>) {
+    segments.dedup_by(|segment, last| {
+        let joins = continues(last, segment);
+        if joins {
+            let distance = segment.address - last.address;
+            last.size = distance + segment.size;
+            last.file_size = distance + segment.file_size;
         }
-    }
-    all
+        joins
+    });
 }
 
 fn continues(last: &Segment, next: &Segment) -> bool {

@@ -66,7 +66,7 @@ impl From<ImageError> for MapError {
 /// A mapped image and what was read from it.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    /// What the program headers said.
+    /// What the program headers said; the segments are in `place`.
     pub(crate) headers: Headers,
     /// What the dynamic section said.
     pub(crate) dynamic: Dynamic,
@@ -194,12 +194,12 @@ fn map_alone(
 
 /// Reads the tables of what is in memory.
 fn read_tables(
-    headers: Headers,
+    mut headers: Headers,
     base: usize,
     path: Option<PathBuf>,
     memory: Memory,
 ) -> Result<Box<Mapped>, MapError> {
-    let place = Place { base, segments: headers.segments.clone(), settled: false };
+    let place = Place { base, segments: std::mem::take(&mut headers.segments), settled: false };
     let (dynamic, mut symbols, handle, layout);
     // SAFETY: in memory as the segments say, and `Mapped` keeps the memory as long as the symbols.
     unsafe {

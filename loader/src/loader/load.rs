@@ -82,11 +82,16 @@ impl Loader {
             }
         }
         let bound = Instant::now();
+        let mut now = bound;
         for (at, ready) in order.into_iter().zip(ready) {
             let Prepared { image, began, mapped_at, .. } = &prepared[at];
-            if let Err(error) = ready.start(&arguments, *mapped_at - *began, bound - *mapped_at) {
-                prepared.iter().for_each(|one| one.image.give_up_unless_started());
-                return Err(not_started(image.name().to_owned(), error));
+            let times = (*mapped_at - *began, bound - *mapped_at);
+            match ready.start(&arguments, times, now) {
+                Ok(done) => now = done,
+                Err(error) => {
+                    prepared.iter().for_each(|one| one.image.give_up_unless_started());
+                    return Err(not_started(image.name().to_owned(), error));
+                }
             }
         }
         Ok(prepared.into_iter().map(|one| one.image).collect())

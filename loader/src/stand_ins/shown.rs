@@ -76,12 +76,12 @@ fn headers(mapped: &Mapped) -> Vec<libc::Elf64_Phdr> {
             [(segment.access.read, PF_R), (segment.access.write, PF_W), (segment.access.execute, PF_X)];
         access.iter().filter(|(has, _)| *has).fold(0, |flags, (_, flag)| flags | flag)
     };
-    let read = mapped.headers.segments.iter().map(|segment| header(PT_LOAD, flags(segment), segment, 4096));
+    let read = mapped.place.segments.iter().map(|segment| header(PT_LOAD, flags(segment), segment, 4096));
     let holder = |range: Range| {
         let holds = |segment: &&Segment| {
             range.address >= segment.address && range.address - segment.address < segment.size
         };
-        mapped.headers.segments.iter().find(holds)
+        mapped.place.segments.iter().find(holds)
     };
     let part = |kind: u32, range: Range, flags: u32, align: u64| {
         let offset =

@@ -45,15 +45,18 @@ pub(crate) unsafe fn apply(
 ) -> Result<Applied, ImageError> {
     let mut targets = Targets { place: &mapped.place, low: 0, high: 0 };
     let mut applied = Applied::default();
-    if first && (mapped.place.base != 0 || !mapped.layout.relocated) {
+    let [relocations, mut jumps] = tables(mapped)?;
+    if first {
+        if mapped.place.base == 0 {
+            bring_in(mapped, relocations);
+        }
         // SAFETY: the caller's promise, here and below.
+        unsafe { mapped.clear_rests() };
+    }
+    if first && (mapped.place.base != 0 || !mapped.layout.relocated) {
+        // SAFETY: as above.
         unsafe { relative(mapped, &mut targets)? };
     }
-    let tables = tables(mapped)?;
-    if first && mapped.place.base == 0 {
-        bring_in(mapped, tables[0]);
-    }
-    let [relocations, mut jumps] = tables;
     if mapped.place.base == 0 && plan.jumps_wait && !jumps.is_empty() {
         let (low, high) = jumps.iter().fold((u64::MAX, 0), |(low, high), relocation| {
             (low.min(relocation.offset), high.max(relocation.offset))
@@ -81,7 +84,9 @@ fn bring_in(mapped: &Mapped, relocations: &[Rela]) {
     let count = ((segment.address + segment.size) as usize - begin).div_ceil(PAGE).min(64);
     // A bit for each of the first pages.
     let mut written = 0u64;
-    let places = relocations.iter().map(|relocation| relocation.offset).chain(mapped.dynamic.slots);
+    let rests = mapped.place.segments.iter().filter_map(|segment| segment.rest().map(|(at, _)| at));
+    let places =
+        relocations.iter().map(|relocation| relocation.offset).chain(mapped.dynamic.slots).chain(rests);
     for place in places {
         let page = (place as usize).wrapping_sub(begin) / PAGE;
         if page < count {

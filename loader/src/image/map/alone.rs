@@ -1,6 +1,6 @@
 //! Mappings of its own for an image: at the addresses it was linked for, or anywhere.
 
-use super::MapError;
+use super::{MapError, Mapped, Memory};
 use crate::image::ImageError;
 use crate::image::headers::Headers;
 use crate::image::place::Segment;
@@ -14,7 +14,8 @@ const LOWEST: usize = 1 << 32;
 /// Writable segments up to this many bytes are brought in as a whole when they are relocated.
 const POPULATED: usize = 32 * PAGE;
 
-/// Maps the segments, contents and zeros. Between them there is nothing.
+/// Maps the segments, contents and zeros; what else the file has behind contents in their last page is left for
+/// [`Mapped::clear_rests`]. Between them there is nothing.
 pub(super) fn map(
     file: BorrowedFd<'_>,
     headers: &Headers,
@@ -43,7 +44,6 @@ fn at_preferred(file: BorrowedFd<'_>, headers: &Headers) -> io::Result<Mapping> 
             // Hardly anything is relocated, so that few of the pages will be touched.
             mapping.grow(from_file, Some((file, offset)), segment.access)?;
         }
-        clear_rest(&mapping, headers, segment);
         if zeros > 0 {
             mapping.grow(zeros, None, segment.access)?;
         }
@@ -74,7 +74,6 @@ fn anywhere(file: BorrowedFd<'_>, headers: &Headers) -> Result<Mapping, MapError
                 .replace_with_file(begin, from_file, file, offset, segment.access, populate)
                 .map_err(MapError::Map)?;
         }
-        clear_rest(&mapping, headers, segment);
         end = begin + from_file;
         if zeros > 0 {
             mapping.replace_with_zeros(end, zeros, segment.access).map_err(MapError::Map)?;
@@ -106,14 +105,29 @@ impl Pieces {
     }
 }
 
-/// Puts zeros behind a segment's contents, up to the end of the page.
-fn clear_rest(mapping: &Mapping, headers: &Headers, segment: &Segment) {
-    let begin = segment.address as usize - headers.first;
-    let contents_end = begin + segment.file_size as usize;
-    let last = begin + segment.size as usize;
-    if segment.file_size > 0 && contents_end < last {
-        let end = contents_end.next_multiple_of(PAGE).min(last);
-        // SAFETY: writable (`headers::parse` has checked), inside this mapping, and within the file's pages.
-        unsafe { ((mapping.start() + contents_end) as *mut u8).write_bytes(0, end - contents_end) };
+impl Segment {
+    /// The first address behind its contents that must be zero and is in the last page of them, and how many do.
+    pub(crate) fn rest(&self) -> Option<(u64, u64)> {
+        let end = self.address + self.file_size;
+        let rest = (end.next_multiple_of(PAGE as u64) - end).min(self.size - self.file_size);
+        (self.file_size > 0 && rest > 0).then_some((end, rest))
+    }
+}
+
+impl Mapped {
+    /// Puts zeros behind the contents of segments, up to the ends of their last pages.
+    ///
+    /// # Safety
+    /// Nobody uses the image yet.
+    pub(crate) unsafe fn clear_rests(&self) {
+        if let Memory::Arena(_) = self.memory {
+            // Put there as it shall be.
+            return;
+        }
+        for (address, length) in self.place.segments.iter().filter_map(Segment::rest) {
+            // SAFETY: within the pages of a segment that is longer than its contents, which is writable (`headers::parse`
+            // has checked); the rest is the caller's promise.
+            unsafe { (self.place.at(address) as *mut u8).write_bytes(0, length as usize) };
+        }
     }
 }
