@@ -30,7 +30,7 @@ const BESIDE: u64 = 64 << 10;
 /// Bytes of addresses between code and data of an image for arenas, beside those between them in the file.
 pub(crate) const STRIDE: u32 = 1 << 20;
 /// Largest sum of the sections of the inputs, in bytes, for which an image gets the shape for arenas.
-const SMALL: u64 = 16 << 10;
+const SMALL: u64 = 32 << 10;
 
 /// Symbols that the linker's own libraries may need beside those of the inputs.
 const SPARE: usize = 4;
@@ -161,9 +161,9 @@ mod tests {
     #[test]
     fn small_is_what_fits() {
         let facts = |allocated, alignment| ObjectFacts { allocated, alignment, ..ObjectFacts::default() };
-        assert!(is_small([facts(8000, 16), facts(8000, 64)].iter()));
-        assert!(!is_small([facts(8000, 16), facts(8400, 16)].iter()));
-        assert!(!is_small([facts(u64::MAX, 16), facts(8000, 16)].iter()));
+        assert!(is_small([facts(16000, 16), facts(16000, 64)].iter()));
+        assert!(!is_small([facts(16000, 16), facts(16800, 16)].iter()));
+        assert!(!is_small([facts(u64::MAX, 16), facts(16000, 16)].iter()));
         assert!(!is_small([facts(80, 128)].iter()));
     }
 
