@@ -90,7 +90,7 @@ pub struct Image {
     ready: Ready,
     space: Arc<Space>,
     loader: Loader,
-    shown: OnceLock<Shown>,
+    shown: OnceLock<Box<Shown>>,
     offered_to: OfferedTo,
     /// Its place in the load order.
     sequence: u64,
@@ -404,7 +404,7 @@ impl Image {
 
     /// As C programs are shown it.
     pub(crate) fn shown(&self) -> &Shown {
-        self.shown.get_or_init(|| Shown::new(&self.name, &self.body.mapped))
+        self.shown.get_or_init(|| Box::new(Shown::new(&self.name, &self.body.mapped)))
     }
 
     /// The number of its thread-local module, and where the calling thread's block is, if it has one yet; zeros for what

@@ -66,7 +66,7 @@ impl From<ImageError> for MapError {
 /// A mapped image and what was read from it.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    /// What the program headers said; the segments are in `place`.
+    /// What the program headers said; the segments are in `place`, and notes are not kept.
     pub(crate) headers: Headers,
     /// What the dynamic section said.
     pub(crate) dynamic: Dynamic,
@@ -203,7 +203,7 @@ fn read_tables(
     let (dynamic, mut symbols, handle, layout);
     // SAFETY: in memory as the segments say, and `Mapped` keeps the memory as long as the symbols.
     unsafe {
-        (handle, layout) = find_note(&place, &headers.notes)?;
+        (handle, layout) = find_note(&place, &std::mem::take(&mut headers.notes))?;
         dynamic = Dynamic::read(&place, headers.dynamic)?;
         symbols = Symbols::new(&place, &dynamic)?;
         symbols.set_hashes(&place, layout.hashes)?;

@@ -79,8 +79,10 @@ impl Versions {
     fn set(&mut self, number: u16, version: Version) {
         let number = usize::from(number & !HIDDEN);
         if number >= self.0.len() {
-            // Few images need more.
-            self.0.reserve(8);
+            if self.0.is_empty() {
+                // Few images need more.
+                self.0.reserve_exact(8);
+            }
             self.0.resize(number + 1, None);
         }
         self.0[number] = Some(version);
