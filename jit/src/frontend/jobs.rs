@@ -166,8 +166,9 @@ fn run(files: &Files, jobs: &[Job], color: bool) -> Result<Vec<Outcome>, (usize,
     let alone = jobs.iter().any(|job| job.arguments.iter().any(|argument| argument == "-mllvm"));
     let _shared = (!alone).then(|| LLVM_OPTIONS.read());
     let _exclusive = alone.then(|| LLVM_OPTIONS.write());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if alone { 1 } else { processors.min(jobs.len()) };
+    // Asking how many processors there are reads files.
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if alone || jobs.len() < 2 { 1 } else { processors().min(jobs.len()) };
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Attempt>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
     let work = || {

@@ -128,6 +128,22 @@ fn add_wanted<'a>(items: &'a [Item], wanted: &mut HashSet<&'a [u8]>) {
     }
 }
 
+/// Whether a library that is linked as needed has nothing that is wanted.
+fn is_needless(item: &Item, wanted: &HashSet<&[u8]>) -> bool {
+    let Item::Shared(_, exports) = item else { return false };
+    !wanted.iter().any(|name| exports.definitions.contains_key(*name))
+}
+
+impl Item {
+    /// The path of a shared library.
+    fn library(&self) -> Option<PathBuf> {
+        match self {
+            Self::Shared(path, _) => Some(path.clone()),
+            Self::Archive(..) | Self::AsNeeded(_) => None,
+        }
+    }
+}
+
 fn push(items: &[Item], wanted: &HashSet<&[u8]>, pieces: &mut Vec<Piece>, read: &mut Vec<PathBuf>) {
     let plain = |argument: &str| Piece::Argument(argument.to_owned());
     for item in items {
@@ -140,6 +156,9 @@ fn push(items: &[Item], wanted: &HashSet<&[u8]>, pieces: &mut Vec<Piece>, read: 
                 pieces.push(Piece::Stub { bytes: stub(exports, names.into_iter()), path: path.clone() });
             }
             Item::Shared(path, _) | Item::Archive(path, _) => pieces.push(plain(&path.to_string_lossy())),
+            Item::AsNeeded(items) if items.iter().all(|item| is_needless(item, wanted)) => {
+                read.extend(items.iter().filter_map(Item::library));
+            }
             Item::AsNeeded(items) => {
                 pieces.extend([plain("--push-state"), plain("--as-needed")]);
                 push(items, wanted, pieces, read);
