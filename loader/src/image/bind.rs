@@ -32,8 +32,6 @@ enum Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     slots: Vec<Slot>,
-    /// Whether every function in the table of jumps is looked up when it is called.
-    jumps_wait: bool,
     /// Symbols that nobody has and that are needed.
     pub(crate) missing: Vec<u32>,
     /// Symbols that nobody has and that may be missing.
@@ -61,8 +59,15 @@ pub(crate) fn resolve(
     held_open: Option<&[Arc<Library>]>,
 ) -> Result<Plan, ImageError> {
     let held_open = held_open.filter(|_| lazy::is_possible(mapped));
-    let mut resolver =
-        Resolver { mapped, module, layers, plan: Plan::default(), held_open, provided: Vec::new() };
+    let mut resolver = Resolver {
+        mapped,
+        module,
+        layers,
+        plan: Plan::default(),
+        held_open,
+        provided: Vec::new(),
+        all_provided: false,
+    };
     let [relocations, jumps] = tables(mapped)?;
     let most = |table: &[Rela]| table.iter().map(Rela::symbol).max().unwrap_or(0);
     let most = most(relocations).max(most(jumps));
@@ -74,7 +79,7 @@ pub(crate) fn resolve(
     for relocation in relocations {
         resolver.referred(relocation.symbol())?;
     }
-    resolver.plan.jumps_wait = true;
+    resolver.all_provided = mapped.symbols.needed_versions().all(|version| resolver.is_provided(version));
     for relocation in jumps {
         let index = relocation.symbol();
         // What is also referred to otherwise is known by now.
@@ -84,9 +89,6 @@ pub(crate) fn resolve(
         {
             resolver.plan.slots[index as usize] = Slot::Later;
         } else {
-            let waits =
-                relocation.kind() == R_X86_64_JUMP_SLOT && resolver.plan.slots[index as usize] == Slot::Later;
-            resolver.plan.jumps_wait &= waits;
             resolver.referred(index)?;
         }
     }
@@ -129,7 +131,8 @@ pub(crate) fn choose_defined(
     index: u32,
 ) -> Result<Found, ImageError> {
     let plan = Plan::default();
-    let mut resolver = Resolver { mapped, module, layers, plan, held_open: None, provided: Vec::new() };
+    let mut resolver =
+        Resolver { mapped, module, layers, plan, held_open: None, provided: Vec::new(), all_provided: false };
     let symbol = mapped.symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
     let own = resolver.own(symbol)?;
     if !symbol.is_shared() && !refers(mapped, index)? {
@@ -168,6 +171,8 @@ struct Resolver<'a> {
     held_open: Option<&'a [Arc<Library>]>,
     /// Versions that are known to be defined, or known not to be, by what the image can rely on.
     provided: Vec<(*const Version, bool)>,
+    /// Whether all that the image needs are.
+    all_provided: bool,
 }
 
 impl Resolver<'_> {
@@ -186,23 +191,25 @@ impl Resolver<'_> {
         self.slot(index).map(|_| ())
     }
 
+    /// Whether a library that stays defines a version.
+    fn is_provided(&mut self, version: &Version) -> bool {
+        let Some(held_open) = self.held_open else { return false };
+        if let Some((_, provided)) = self.provided.iter().find(|(known, _)| std::ptr::eq(*known, version)) {
+            return *provided;
+        }
+        let provided = self.layers.process.provides(version, held_open);
+        self.provided.push((version, provided));
+        provided
+    }
+
     /// Whether a function is certain to be found in the process, and nowhere before: a library that stays has the
     /// version that the function was found under when the image was linked, as the system's own linker takes it.
     fn can_wait(&mut self, index: u32) -> bool {
-        let Some(held_open) = self.held_open else { return false };
-        let symbols = &self.mapped.symbols;
+        let mapped = self.mapped;
+        let symbols = &mapped.symbols;
         let Some(symbol) = symbols.get(index).filter(|symbol| !symbol.is_defined()) else { return false };
-        let Some(version) = symbols.needed_version(index) else { return false };
-        let known = self.provided.iter().find(|(known, _)| std::ptr::eq(*known, version));
-        let provided = match known {
-            Some((_, provided)) => *provided,
-            None => {
-                let provided = self.layers.process.provides(version, held_open);
-                self.provided.push((version, provided));
-                provided
-            }
-        };
-        if !provided {
+        let provided = |version| self.all_provided || self.is_provided(version);
+        if !symbols.needed_version(index).is_some_and(provided) {
             return false;
         }
         let text = || symbols.text(symbol.name.into());

@@ -216,6 +216,11 @@ impl Symbols {
         self.needed.get(*self.numbers?.get(index as usize)?)
     }
 
+    /// All versions that undefined symbols must have.
+    pub(crate) fn needed_versions(&self) -> impl Iterator<Item = &Version> {
+        self.needed.iter()
+    }
+
     /// What the hash table says about the name of the definition `index`, without looking at that name.
     pub(crate) fn partial_hash(&self, index: u32) -> Option<PartialHash> {
         match &self.hash {

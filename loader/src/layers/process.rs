@@ -20,7 +20,7 @@ use crate::image::symbols::{Filter, Name, PartialHash, Symbols};
 use crate::image::versions::Version;
 use crate::loader::Library;
 use crate::sys::libraries;
-use memo::Memo;
+use memo::{KnownVersions, Memo};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -54,6 +54,7 @@ const MOST_READ: usize = 32;
 struct Start {
     tables: Vec<Tables>,
     memo: Memo,
+    versions: KnownVersions,
     /// How many more there are by glibc's count, for those that are nobody's libraries.
     uncounted: u64,
 }
@@ -82,6 +83,7 @@ struct Entry {
 pub(crate) struct Closure {
     tables: Vec<Tables>,
     memo: Memo,
+    versions: KnownVersions,
 }
 
 impl Process {
@@ -126,7 +128,7 @@ impl Process {
             });
             let uncounted = (all - tables.len() as u64).wrapping_add(present).wrapping_sub(all);
             tables.truncate(tables::front(&tables));
-            Arc::new(Start { tables, memo: Memo::default(), uncounted })
+            Arc::new(Start { tables, memo: Memo::default(), versions: KnownVersions::default(), uncounted })
         })
     }
 
@@ -254,7 +256,7 @@ impl Closure {
                 chosen.extend(found);
             }
         }
-        Self { tables: chosen, memo: Memo::default() }
+        Self { tables: chosen, ..Self::default() }
     }
 }
 
@@ -342,13 +344,9 @@ impl ProcessView {
 
     /// Whether that version is defined by what stays as long as who holds `held_open`, in the library that it is of.
     pub(crate) fn provides(&self, version: &Version, held_open: &[Arc<Library>]) -> bool {
-        let file = String::from_utf8_lossy(version.file);
-        let defines = |table: &Tables| table.is_called(&file) && table.defines(version);
-        self.start.tables.iter().any(defines)
-            || held_open
-                .iter()
-                .filter_map(|library| library.known_closure())
-                .any(|closure| closure.tables.iter().any(defines))
+        let mut closures = held_open.iter().filter_map(|library| library.known_closure());
+        self.start.versions.defined_by(&self.start.tables, version)
+            || closures.any(|closure| closure.versions.defined_by(&closure.tables, version))
     }
 
     /// The answer of the program or library at this place.

@@ -45,7 +45,7 @@ pub(crate) unsafe fn apply(
 ) -> Result<Applied, ImageError> {
     let mut targets = Targets { place: &mapped.place, low: 0, high: 0 };
     let mut applied = Applied::default();
-    let [relocations, mut jumps] = tables(mapped)?;
+    let [relocations, jumps] = tables(mapped)?;
     if first {
         if mapped.place.base == 0 {
             bring_in(mapped, relocations);
@@ -57,17 +57,21 @@ pub(crate) unsafe fn apply(
         // SAFETY: as above.
         unsafe { relative(mapped, &mut targets)? };
     }
-    if mapped.place.base == 0 && plan.jumps_wait && !jumps.is_empty() {
-        let (low, high) = jumps.iter().fold((u64::MAX, 0), |(low, high), relocation| {
-            (low.min(relocation.offset), high.max(relocation.offset))
-        });
-        // The places have what they need, and may be written to.
-        if targets.get(low, (high - low).saturating_add(8)).is_ok() {
-            applied.later = true;
-            jumps = &[];
-        }
-    }
     for relocation in relocations.iter().chain(jumps) {
+        match (plan.slots.get(relocation.symbol() as usize), targets.near(relocation.offset, 8)) {
+            (Some(Slot::Known(Value::Address(address))), Some(target)) if is_address(relocation) => {
+                let address = address.wrapping_add_signed(relocation.addend as isize);
+                // SAFETY: to be written to, as `near` says.
+                unsafe { (target as *mut usize).write_unaligned(address) };
+                continue;
+            }
+            // The place has what it needs already.
+            (Some(Slot::Later), Some(_)) if mapped.place.base == 0 && is_address(relocation) => {
+                applied.later = true;
+                continue;
+            }
+            _ => {}
+        }
         // SAFETY: as above.
         unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? };
     }
@@ -125,6 +129,13 @@ struct Targets<'a> {
 }
 
 impl Targets<'_> {
+    /// The same as [`Targets::get`] in the segment that was found last.
+    #[inline]
+    fn near(&self, address: u64, length: u64) -> Option<usize> {
+        let inside = address >= self.low && address.saturating_add(length) <= self.high;
+        inside.then(|| self.place.at(address))
+    }
+
     /// Where `length` bytes at `address` are in memory, all in one writable segment.
     #[inline]
     fn get(&mut self, address: u64, length: u64) -> Result<usize, ImageError> {
@@ -287,6 +298,12 @@ unsafe fn one(
         }
     }
     Ok(())
+}
+
+/// Whether the address of something goes to the place of a relocation, and nothing more.
+#[inline]
+fn is_address(relocation: &Rela) -> bool {
+    matches!(relocation.kind(), R_X86_64_64 | R_X86_64_GLOB_DAT | R_X86_64_JUMP_SLOT)
 }
 
 fn slot(plan: &Plan, relocation: &Rela) -> Slot {

@@ -1,5 +1,6 @@
 //! Answers remembered: what was loaded when the program started never changes, so neither does what it has.
 
+use super::tables::Tables;
 use crate::image::SymbolKind;
 use crate::image::symbols::{Name, Symbols};
 use crate::image::versions::Version;
@@ -79,6 +80,36 @@ impl Drop for Memo {
     fn drop(&mut self) {
         // The table goes first: it has pointers to the answers.
         self.names = Chains::default();
+    }
+}
+
+/// Versions that some tables are known to define.
+#[derive(Default)]
+pub(super) struct KnownVersions(Mutex<Vec<KnownVersion>>);
+
+struct KnownVersion {
+    hash: u32,
+    name: Box<[u8]>,
+    file: Box<[u8]>,
+}
+
+impl KnownVersions {
+    /// Whether the library of `tables` that `version` is needed from defines it. They must be the same every time.
+    pub(super) fn defined_by(&self, tables: &[Tables], version: &Version) -> bool {
+        let mut known = self.0.lock();
+        let is_it = |known: &KnownVersion| {
+            known.hash == version.hash && *known.name == *version.name && *known.file == *version.file
+        };
+        if known.iter().any(is_it) {
+            return true;
+        }
+        let file = String::from_utf8_lossy(version.file);
+        let defined = tables.iter().any(|table| table.is_called(&file) && table.defines(version));
+        if defined {
+            let (name, file) = (version.name.into(), version.file.into());
+            known.push(KnownVersion { hash: version.hash, name, file });
+        }
+        defined
     }
 }
 
