@@ -190,7 +190,7 @@ fn small_images_are_fit_for_arenas() {
 #[test]
 fn what_is_large_or_linked_by_the_users_wishes_has_protected_tables() {
     let scratch = Scratch::new("shape-large");
-    let large = format!("{SMALL}\nint table[5000] = {{1, 2}};\n");
+    let large = format!("{SMALL}\nint table[10000] = {{1, 2}};\n");
     let source = scratch.write("large.c", &large);
     scratch.write("small.c", SMALL);
     scratch.write("aligned.c", format!("{SMALL}\n_Alignas(4096) int page[4];\n"));
@@ -213,7 +213,7 @@ fn what_is_large_or_linked_by_the_users_wishes_has_protected_tables() {
 #[test]
 fn imports_wait_for_their_first_call_unless_the_user_says_no() {
     let scratch = Scratch::new("shape-lazy");
-    scratch.write("p.c", format!("{SMALL}\nint table[5000] = {{1, 2}};\n"));
+    scratch.write("p.c", format!("{SMALL}\nint table[10000] = {{1, 2}};\n"));
     for (flags, lazy) in [(&["p.c"][..], true), (&["p.c", "-Wl,-z,now"], false)] {
         let image = build(&scratch, "p.hbi", flags);
         let dynamic = readelf("-d", &image);
