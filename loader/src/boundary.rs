@@ -4,10 +4,12 @@
 //! exported by the plugin ([`BackEndTable`]), and messages to a worker. All three carry the same encoded [`Request`]
 //! and [`Reply`], and the finished image as a descriptor of an in-memory file.
 
+mod fresh;
 mod reply;
 mod request;
 mod table;
 
+pub use fresh::{ENTRY_HEAD, FreshArea, GRANULE};
 pub use reply::{
     Counts, Dependency, Diagnostic, Failure, FailureKind, Phases, Reply, Severity, decode as decode_answer,
     encode as encode_answer,

@@ -13,6 +13,7 @@ mod definition;
 pub(crate) mod dynamic;
 pub(crate) mod elf;
 mod error;
+mod fresh;
 pub(crate) mod headers;
 #[cfg(any(test, feature = "fuzzing"))]
 mod inspect;
@@ -37,6 +38,7 @@ pub(crate) use cycle::Cycle;
 pub use definition::{Definition, Export, Import, SymbolKind};
 pub(crate) use definition::{address_of, call_resolver, own_value};
 pub use error::ImageError;
+pub use fresh::FreshCode;
 pub use map::ImageSource;
 pub use unload::{Obstacles, wait_for_change};
 

@@ -1,7 +1,7 @@
 //! Which image is at an address: asked by the unwinder for every frame, and by whoever wants to name an address.
 //!
 //! A tree over the pages of the address space ([`tree`]) leads to a [`Record`], or to a [`Crowd`] where one page may
-//! belong to many small images. A look-up is a few loads, takes no lock and allocates nothing, so that it may happen in a
+//! belong to many small images, or to an area of fresh code, which has a table of its own. A look-up is a few loads, takes no lock and allocates nothing, so that it may happen in a
 //! signal handler that walks the stack. Nodes and records are never given back, but used again: a reader that comes
 //! too late reads something stale and not something freed. What it does with an address whose image goes meanwhile is
 //! as undefined as for any library.
@@ -11,6 +11,7 @@
 mod tree;
 
 use super::Image;
+use crate::boundary::FreshArea;
 use crate::sys::threads::at_fork;
 use parking_lot::{Mutex, MutexGuard};
 use std::ops::Range;
@@ -19,14 +20,39 @@ use std::sync::{Arc, Once, Weak};
 
 /// Set in an owner that is a crowd.
 const CROWD: usize = 1;
+/// Set in an owner that is an area of fresh code.
+const FRESH: usize = 4;
+
+/// Who has a page.
+enum Owner {
+    Image(&'static Record),
+    Crowd(&'static Crowd),
+    Fresh(&'static Fresh),
+}
+
+impl Owner {
+    /// What a number in the tree stands for; it is not zero.
+    fn of(number: usize) -> Self {
+        // SAFETY: what is entered are addresses of records, crowds and areas with their marks, and these are never freed.
+        unsafe {
+            match number & (CROWD | FRESH) {
+                0 => Self::Image(&*(number as *const Record)),
+                CROWD => Self::Crowd(&*((number & !CROWD) as *const Crowd)),
+                _ => Self::Fresh(&*((number & !FRESH) as *const Fresh)),
+            }
+        }
+    }
+}
 
 /// Guards changes.
-static UNUSED: Mutex<Unused> = Mutex::new(Unused { records: Vec::new(), crowds: Vec::new() });
+static UNUSED: Mutex<Unused> =
+    Mutex::new(Unused { records: Vec::new(), crowds: Vec::new(), areas: Vec::new() });
 
 /// What can be used again.
 struct Unused {
     records: Vec<&'static Record>,
     crowds: Vec<&'static Crowd>,
+    areas: Vec<&'static Fresh>,
 }
 
 /// Takes the lock. Whoever forks takes it before and gives it back after, so that a child never finds it taken by a
@@ -185,9 +211,74 @@ impl Crowd {
     }
 }
 
-/// What unwinding needs at an address of code of an image.
+/// An area of fresh code as it is known by its addresses. The fields are those of [`FreshArea`].
+#[derive(Debug)]
+#[repr(align(8))]
+pub(crate) struct Fresh {
+    base: AtomicUsize,
+    code: AtomicUsize,
+    end: AtomicUsize,
+    table: AtomicUsize,
+}
+
+impl Fresh {
+    /// Makes an area known.
+    ///
+    /// # Safety
+    /// It is as its fields say until it has left.
+    pub(crate) unsafe fn new(area: &FreshArea) -> &'static Self {
+        let mut unused = unused();
+        let fresh = unused.areas.pop().unwrap_or_else(|| Box::leak(Box::new(Self::nowhere())));
+        fresh.set(area);
+        tree::enter(&(area.code..area.end), fresh.owner(), &unused);
+        fresh
+    }
+
+    /// Nobody is at its addresses any more.
+    pub(crate) fn leave(&'static self) {
+        let area = self.area();
+        let mut unused = unused();
+        tree::take_out(&(area.code..area.end), self.owner(), &unused);
+        self.set(&FreshArea { base: 0, code: 0, end: 0, table: 0 });
+        unused.areas.push(self);
+    }
+
+    fn nowhere() -> Self {
+        let [base, code, end, table] = [const { AtomicUsize::new(0) }; 4];
+        Self { base, code, end, table }
+    }
+
+    fn set(&self, area: &FreshArea) {
+        let fields = [(&self.base, area.base), (&self.code, area.code), (&self.table, area.table)];
+        for (field, value) in fields {
+            field.store(value, Ordering::Relaxed);
+        }
+        // Without an end nothing is found.
+        self.end.store(area.end, Ordering::Release);
+    }
+
+    fn area(&self) -> FreshArea {
+        let end = self.end.load(Ordering::Acquire);
+        let [base, code, table] = [&self.base, &self.code, &self.table].map(|f| f.load(Ordering::Relaxed));
+        FreshArea { base, code, end, table }
+    }
+
+    fn owner(&'static self) -> usize {
+        std::ptr::from_ref(self) as usize | FRESH
+    }
+}
+
+/// What unwinding needs at an address of code of an image, or of fresh code.
 pub(crate) fn unwindable(address: usize) -> Option<Unwindable> {
-    let record = find(address)?;
+    let record = match Owner::of(tree::owner(address)?) {
+        Owner::Image(record) => record,
+        Owner::Crowd(crowd) => crowd.find(address)?,
+        Owner::Fresh(fresh) => {
+            // SAFETY: whoever made it known has promised that it is as it says.
+            let (code, index) = unsafe { fresh.area().find(address) }?;
+            return Some(Unwindable { start: code.start, end: code.end, index });
+        }
+    };
     let start = record.start.load(Ordering::Relaxed);
     let end = record.end.load(Ordering::Relaxed);
     let index = record.unwind.load(Ordering::Relaxed);
@@ -209,19 +300,17 @@ pub(crate) fn for_each(mut visit: impl FnMut(Arc<Image>)) {
             records.push((number, record));
         }
     };
-    tree::for_each(|owner| {
-        if owner & CROWD == 0 {
-            // SAFETY: such owners are records, which are never freed.
-            add(unsafe { &*(owner as *const Record) });
-            return;
-        }
-        // SAFETY: owners with this mark are crowds, which are never freed.
-        for member in &unsafe { &*((owner & !CROWD) as *const Crowd) }.members {
-            // SAFETY: a record is never freed.
-            if let Some(record) = unsafe { member.load(Ordering::Acquire).as_ref() } {
-                add(record);
+    tree::for_each(|owner| match Owner::of(owner) {
+        Owner::Image(record) => add(record),
+        Owner::Crowd(crowd) => {
+            for member in &crowd.members {
+                // SAFETY: a record is never freed.
+                if let Some(record) = unsafe { member.load(Ordering::Acquire).as_ref() } {
+                    add(record);
+                }
             }
         }
+        Owner::Fresh(_) => {}
     });
     records.sort_unstable_by_key(|(number, _)| *number);
     records.dedup_by_key(|(number, _)| *number);
@@ -252,13 +341,11 @@ fn record(range: Range<usize>, unwind: Option<usize>, image: Weak<Image>) -> &'s
 
 /// The record that an address leads to; whether the address is in its range is for the caller to see.
 fn find(address: usize) -> Option<&'static Record> {
-    let owner = tree::owner(address)?;
-    if owner & CROWD != 0 {
-        // SAFETY: owners with this mark are crowds, which are never freed.
-        return unsafe { &*((owner & !CROWD) as *const Crowd) }.find(address);
+    match Owner::of(tree::owner(address)?) {
+        Owner::Image(record) => Some(record),
+        Owner::Crowd(crowd) => crowd.find(address),
+        Owner::Fresh(_) => None,
     }
-    // SAFETY: other owners are records, which are never freed.
-    unsafe { (owner as *const Record).as_ref() }
 }
 
 #[cfg(test)]
@@ -326,5 +413,35 @@ mod tests {
         drop(entries);
         assert_eq!(unwindable(start), None);
         crowd.leave();
+    }
+
+    #[test]
+    fn fresh_code_is_found_by_its_own_table() {
+        use crate::sys::memory::{Access, Mapping};
+        let access = Access { read: true, write: true, execute: false };
+        // A page for the table, one for an entry, and code that nobody looks at.
+        let memory = Mapping::of_zeros(6 * PAGE, access).unwrap();
+        let base = memory.start();
+        let code = base + 2 * PAGE;
+        let area = FreshArea { base, code, end: base + 6 * PAGE, table: base };
+        let entry = base + PAGE;
+        // SAFETY: all of it lies in the mapping, and the table has a word for each granule of four pages.
+        let fresh = unsafe {
+            (entry as *mut [u32; 2]).write([2 * PAGE as u32, 50]);
+            Fresh::new(&area)
+        };
+        assert_eq!(unwindable(code), None);
+        // SAFETY: as above.
+        unsafe { area.enter(code..code + 50, entry) };
+        assert_eq!(unwindable(code + 49), Some(Unwindable { start: code, end: code + 50, index: entry + 8 }));
+        assert_eq!(unwindable(code + 50), None);
+        assert!(image_at(code).is_none(), "it is no image");
+        for_each(|image| assert!(!image.range().contains(&code)));
+        fresh.leave();
+        assert_eq!(unwindable(code), None);
+        // SAFETY: as above.
+        let again = unsafe { Fresh::new(&area) };
+        assert!(std::ptr::eq(fresh, again), "areas are used again");
+        again.leave();
     }
 }

@@ -25,12 +25,17 @@ pub(super) fn index(mapped: &Mapped) -> Result<Option<usize>, ImageError> {
     Ok(Some(mapped.place.at(index.address)))
 }
 
+/// Whether the unwinder finds tables by what the registry says of an address, so that nothing need be registered.
+pub(super) fn by_address() -> bool {
+    hook::holds()
+}
+
 /// Sees to it that the unwinder finds the image; gives what must be kept as long as the image, if anything.
 ///
 /// # Safety
 /// The image stays mapped as long as the registration, is known to the registry, and [`index`] was not against it.
 pub(super) unsafe fn register(mapped: &Mapped) -> Result<Option<Registration>, ImageError> {
-    if hook::holds() {
+    if by_address() {
         return Ok(None);
     }
     // SAFETY: it lies in read-only memory of the image; that it is well formed follows from the checksum, which says

@@ -88,7 +88,7 @@ pub(crate) const END_ROUNDS: u32 = 4;
 
 /// Has `before` called before every `fork` in the thread that forks, then `parent` in that thread, and `child` in the only
 /// thread of the child. When there is no memory for that, forking goes on as if this had not been asked for.
-pub(crate) fn at_fork(before: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+pub fn at_fork(before: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
     // SAFETY: plain functions that live as long as this code, which stays loaded once it has been used.
     unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
 }

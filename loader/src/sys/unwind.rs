@@ -25,7 +25,7 @@ struct Storage {
 }
 
 /// A registered section; dropped, it is registered no more.
-pub(crate) struct Registration {
+pub struct Registration {
     section: usize,
     storage: *mut Storage,
 }
@@ -40,7 +40,7 @@ impl Registration {
     ///
     /// # Safety
     /// There is a well-formed section, ended by a zero length, which stays there as long as the registration.
-    pub(crate) unsafe fn new(section: usize) -> Option<Self> {
+    pub unsafe fn new(section: usize) -> Option<Self> {
         match unwinder() {
             Unwinder::None => None,
             Unwinder::Libgcc { register, .. } => {
