@@ -19,13 +19,6 @@ using namespace clang;
 using hotbed::text;
 using Clock = std::chrono::steady_clock;
 
-// What came out of a run.
-struct hb_object {
-  llvm::SmallVector<char, 0> bytes;
-  bool differs_each_time = false;
-  double frontend_ms = 0, codegen_ms = 0;
-};
-
 namespace {
 
 double since(Clock::time_point start) {

@@ -26,6 +26,26 @@ struct hb_bitcode {
   bool reads_files = false;
 };
 
+// A module that was compiled for an executable says so in a flag and takes every symbol for its own. Without the flag,
+// and with visible symbols free to lie elsewhere, the same code generator makes position-independent code of it.
+void hotbed::to_pic(Module &module) {
+  if (NamedMDNode *flags = module.getModuleFlagsMetadata()) {
+    SmallVector<MDNode *, 8> kept;
+    for (MDNode *flag : flags->operands()) {
+      auto *name = flag->getNumOperands() > 1 ? dyn_cast_or_null<MDString>(flag->getOperand(1)) : nullptr;
+      if (!name || (name->getString() != "PIE Level" && name->getString() != "PIC Level"))
+        kept.push_back(flag);
+    }
+    flags->clearOperands();
+    for (MDNode *flag : kept)
+      flags->addOperand(flag);
+  }
+  module.setPICLevel(PICLevel::BigPIC);
+  for (GlobalValue &value : module.global_values())
+    if (!value.hasLocalLinkage() && value.hasDefaultVisibility() && !value.hasDLLImportStorageClass())
+      value.setDSOLocal(false);
+}
+
 namespace {
 
 void complain(hb_messages &messages, StringRef file, uint32_t line, uint32_t column, StringRef what, StringRef rendered) {
@@ -49,26 +69,6 @@ struct Listener final : DiagnosticHandler {
     return true;
   }
 };
-
-// A module that was compiled for an executable says so in a flag and takes every symbol for its own. Without the flag,
-// and with visible symbols free to lie elsewhere, the same code generator makes position-independent code of it.
-void to_pic(Module &module) {
-  if (NamedMDNode *flags = module.getModuleFlagsMetadata()) {
-    SmallVector<MDNode *, 8> kept;
-    for (MDNode *flag : flags->operands()) {
-      auto *name = flag->getNumOperands() > 1 ? dyn_cast_or_null<MDString>(flag->getOperand(1)) : nullptr;
-      if (!name || (name->getString() != "PIE Level" && name->getString() != "PIC Level"))
-        kept.push_back(flag);
-    }
-    flags->clearOperands();
-    for (MDNode *flag : kept)
-      flags->addOperand(flag);
-  }
-  module.setPICLevel(PICLevel::BigPIC);
-  for (GlobalValue &value : module.global_values())
-    if (!value.hasLocalLinkage() && value.hasDefaultVisibility() && !value.hasDLLImportStorageClass())
-      value.setDSOLocal(false);
-}
 
 // Whether assembly in the module has the assembler read files.
 bool reads_files(const Module &module) {
@@ -120,7 +120,7 @@ void prepare(StringRef bytes, StringRef name, hb_messages &messages, hb_bitcode 
     messages.rendered += (name + ": warning: invalid debug info is left out\n").str();
     StripDebugInfo(*module);
   }
-  to_pic(*module);
+  hotbed::to_pic(*module);
   result.reads_files = reads_files(*module);
   raw_svector_ostream stream(result.bytes);
   WriteBitcodeToFile(*module, stream);

@@ -37,15 +37,29 @@ struct hb_messages {
   bool failed = false;
 };
 
+// What a run of the front end or of code generation gave; see compile.cpp.
+struct hb_object {
+  llvm::SmallVector<char, 0> bytes;
+  bool differs_each_time = false;
+  double frontend_ms = 0, codegen_ms = 0;
+};
+
 // The file system that the driver and the front end see; see files.cpp.
 struct hb_files {
   llvm::IntrusiveRefCntPtr<llvm::vfs::FileSystem> system;
 };
 
+namespace llvm {
+class Module;
+}
+
 // Recovery from what LLVM regards as the end of the process; see recovery.cpp.
 namespace hotbed {
 // Runs `work`; false when it ended in one of LLVM's fatal errors, whose text is then in `reason`. What `work` held is leaked.
 bool guarded(llvm::function_ref<void()> work, std::string &reason);
+
+// Brings a module that was compiled for an executable to position-independent code; see module.cpp.
+void to_pic(llvm::Module &module);
 
 // Whether assembly has a directive that reads a file.
 inline bool reads_files(llvm::StringRef assembly) {

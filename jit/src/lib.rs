@@ -12,6 +12,7 @@ mod in_process;
 mod link;
 mod module;
 pub mod plugin;
+pub mod session;
 mod shim;
 
 pub use in_process::InProcess;

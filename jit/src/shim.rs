@@ -1,5 +1,7 @@
 //! The functions of `shim/` as Rust sees them, and owners for what they hand out.
 
+pub(crate) mod session;
+
 use std::ffi::c_void;
 use std::marker::{PhantomData, PhantomPinned};
 use std::ptr::NonNull;
