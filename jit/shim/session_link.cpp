@@ -4,6 +4,7 @@
 #include "llvm/ExecutionEngine/JITLink/x86_64.h"
 #include "llvm/ExecutionEngine/Orc/LinkGraphLayer.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/Object/ELF.h"
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/MemoryBuffer.h"
 
@@ -34,6 +35,31 @@ Error refused(const LinkGraph &graph, const Twine &what) {
   return make_error<hotbed::Failed>(hb_failure{hb_failure::INPUT, (graph.getName() + ": " + what).str(), {}});
 }
 
+// JITLink drops these without a word.
+Error check_symbols(const LinkGraph &graph, MemoryBufferRef bytes) {
+  auto file = object::ELF64LEFile::create(bytes.getBuffer());
+  if (!file)
+    return file.takeError();
+  auto sections = file->sections();
+  if (!sections)
+    return sections.takeError();
+  for (auto &section : *sections) {
+    if (section.sh_type != ELF::SHT_SYMTAB)
+      continue;
+    auto symbols = file->symbols(&section);
+    auto names = file->getStringTableForSymtab(section);
+    if (!symbols || !names)
+      return joinErrors(symbols.takeError(), names.takeError());
+    for (auto &symbol : *symbols) {
+      if (symbol.getType() != ELF::STT_GNU_IFUNC)
+        continue;
+      auto name = symbol.getName(*names);
+      return name ? refused(graph, "'" + *name + "' is an ifunc, which fresh code cannot have") : name.takeError();
+    }
+  }
+  return Error::success();
+}
+
 // JITLink takes these for something else, or drops them without a word.
 Error check(LinkGraph &graph) {
   for (Section &section : graph.sections()) {
@@ -42,10 +68,14 @@ Error check(LinkGraph &graph) {
       return refused(graph, "it defines thread_local variables, which fresh code cannot");
     if (name.starts_with(".ctors") || name.starts_with(".dtors") || name.starts_with(".preinit_array"))
       return refused(graph, "it has constructors in " + name + "; compile it with -fuse-init-array");
-    for (Block *block : section.blocks())
+    bool nowhere = section.getMemLifetime() == MemLifetime::NoAlloc;
+    for (Block *block : section.blocks()) {
+      if (nowhere && block->isZeroFill())
+        return refused(graph, "its section " + name + " has neither contents nor memory");
       for (Edge &edge : block->edges())
         if (edge.getKind() == x86_64::RequestTLSDescInGOTAndTransformToDelta32)
           return refused(graph, "it uses thread_local variables, which fresh code cannot");
+    }
   }
   return Error::success();
 }
@@ -260,6 +290,8 @@ private:
 Error hotbed::define(hb_part &part, std::unique_ptr<MemoryBuffer> bytes, std::unique_ptr<LinkGraph> graph,
                      const StringSet<> *exports) {
   if (auto error = check(*graph))
+    return error;
+  if (auto error = bytes ? check_symbols(*graph, bytes->getMemBufferRef()) : Error::success())
     return error;
   hb_session &session = part.unit->session;
   MaterializationUnit::Interface symbols;

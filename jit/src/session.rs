@@ -248,11 +248,15 @@ impl Unit {
         bytes: &[u8],
         exports: Option<&[&str]>,
     ) -> Result<Part, SessionError> {
-        check_object(bytes).map_err(|what| SessionError {
+        let refuse = |what: &str| SessionError {
             kind: FailureKind::Input,
-            message: format!("{name}: {what}"),
+            message: format!("{name}: it {what}"),
             names: Vec::new(),
-        })?;
+        };
+        check_object(bytes).map_err(|what| refuse(&what))?;
+        if !frames::understood(bytes) {
+            return Err(refuse("has unwind tables of an unknown kind"));
+        }
         self.add(name, bytes, &Names::new(exports))
     }
 

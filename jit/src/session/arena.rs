@@ -123,9 +123,9 @@ impl Arena {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.notice_forks();
-        let data = state.take_data(&self.space, place.data_size as usize, place.data_alignment as usize)?;
         // A whole granule belongs to one link.
-        place.code_size = (place.code_size as usize).next_multiple_of(GRANULE) as u64;
+        place.code_size = place.code_size.checked_next_multiple_of(GRANULE as u64)?;
+        let data = state.take_data(&self.space, place.data_size as usize, place.data_alignment as usize)?;
         place.code_alignment = place.code_alignment.max(GRANULE as u64);
         if state.take_shared(&self.space, &self.area, place).is_none() {
             if !data.is_empty() {

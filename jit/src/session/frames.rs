@@ -2,6 +2,7 @@
 //! halving and not by reading everything.
 
 use hotbed_loader::boundary::ENTRY_HEAD;
+use object::{Object, ObjectSection};
 use std::ops::Range;
 
 /// Version, and the encodings of the three parts: the section's place relative to the word, the count as a plain word, and
@@ -11,6 +12,14 @@ const HEAD: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
 /// Encodings of the address of a function: relative to where it stands or as it is, with four or eight bytes.
 const RELATIVE: u8 = 0x10;
 const FORMAT: u8 = 0x0f;
+
+/// Whether JITLink may be given the unwind tables of an object, which has been checked as lld wants it.
+pub(super) fn understood(object: &[u8]) -> bool {
+    let Ok(file) = object::File::parse(object) else { return false };
+    file.sections()
+        .filter(|section| section.name_bytes() == Ok(b".eh_frame"))
+        .all(|section| section.data().is_ok_and(|frames| functions(frames, 0).is_some()))
+}
 
 /// An entry as `FreshArea` wants it for the section `frames`, which lies at `address`; the entry will lie at `at`. `linked` is
 /// the code, `base` what distances are counted from. `None` if the section is not understood.
@@ -67,16 +76,12 @@ fn functions(frames: &[u8], address: usize) -> Option<Vec<(usize, usize)>> {
             let parent = body.checked_sub(parent)?;
             let encoding = common.iter().rev().find(|(place, _)| *place == parent)?.1;
             let place = address + body + 4;
-            let value = match encoding & FORMAT {
-                0x0b => i64::from(u32_at(record, 4)? as i32),
-                0x00 | 0x04 | 0x0c => i64::from_le_bytes(record.get(4..12)?.try_into().ok()?),
-                _ => return None,
+            let value = match length_of(encoding)? {
+                4 => i64::from(u32_at(record, 4)? as i32),
+                _ => i64::from_le_bytes(record.get(4..12)?.try_into().ok()?),
             };
-            let function = match encoding & !FORMAT {
-                RELATIVE => place.wrapping_add(value as usize),
-                0 => value as usize,
-                _ => return None,
-            };
+            let from = if encoding & RELATIVE == 0 { 0 } else { place };
+            let function = from.wrapping_add(value as usize);
             found.push((function, address + at));
         }
         at = body + length;
@@ -84,7 +89,8 @@ fn functions(frames: &[u8], address: usize) -> Option<Vec<(usize, usize)>> {
     Some(found)
 }
 
-/// How a description encodes the addresses of its functions.
+/// How a description encodes the addresses of its functions; `None` for what JITLink does not expect, as it would not
+/// notice.
 fn encoding(record: &[u8]) -> Option<u8> {
     let version = *record.get(4)?;
     let letters = record.get(5..)?;
@@ -98,25 +104,39 @@ fn encoding(record: &[u8]) -> Option<u8> {
     } else {
         skip_number(record, &mut at)?;
     }
-    let Some((b'z', letters)) = letters.split_first() else { return Some(0) };
+    let letters = match letters {
+        [] => return Some(0),
+        [b'z', letters @ ..] => letters,
+        _ => return None,
+    };
     skip_number(record, &mut at)?;
-    for letter in letters {
+    let mut functions = 0;
+    for (index, letter) in letters.iter().enumerate() {
+        let encoding = *record.get(at)?;
+        let length = length_of(encoding)?;
+        at += 1;
         match letter {
-            b'R' => return record.get(at).copied(),
-            b'L' => at += 1,
-            // A routine: how it is encoded, and where it is.
-            b'P' => {
-                at += match record.get(at)? & FORMAT {
-                    0x03 | 0x0b => 5,
-                    0x00 | 0x04 | 0x0c => 9,
-                    _ => return None,
-                }
-            }
-            b'S' | b'B' => {}
+            _ if letters[..index].contains(letter) => return None,
+            b'R' => functions = encoding,
+            b'L' => {}
+            // The routine itself follows.
+            b'P' => at += length,
             _ => return None,
         }
     }
-    Some(0)
+    Some(functions)
+}
+
+/// How many bytes a pointer takes that is encoded so.
+fn length_of(encoding: u8) -> Option<usize> {
+    /// What is found there is not the address but where that stands.
+    const INDIRECT: u8 = 0x80;
+    match encoding & FORMAT {
+        _ if encoding & !(FORMAT | RELATIVE | INDIRECT) != 0 => None,
+        0x03 | 0x0b => Some(4),
+        0x00 | 0x04 | 0x0c => Some(8),
+        _ => None,
+    }
 }
 
 /// Goes past a number of seven bits a byte.
@@ -170,6 +190,28 @@ mod tests {
         assert_eq!(words[3..5], [0x7000_0000 - (index + 4), 2], "the one elsewhere is left out");
         assert_eq!(words[5..7], line(0x6000_0100, 0x7000_0000 + 28 + 20));
         assert_eq!(words[7..], line(0x6000_0200, 0x7000_0000 + 28));
+    }
+
+    #[test]
+    fn encodings_that_jitlink_would_trip_over_are_not_understood() {
+        let whole = section(&[(0x1000, 0x2000)]);
+        // The letters, the encoding of the routine, that of the addresses.
+        let cases = [
+            (10, b'e'),
+            (10, b'L'),
+            (10, b'R'),
+            (18, 0x6e),
+            (18, 0x01),
+            (24, 0xe6),
+            (24, 0x0d),
+            (24, 0x30),
+            (8, 9),
+        ];
+        for (at, byte) in cases {
+            let mut frames = whole.clone();
+            frames[at] = byte;
+            assert_eq!(functions(&frames, 0x1000).is_some(), at == 8, "{at} {byte:#x}");
+        }
     }
 
     #[test]

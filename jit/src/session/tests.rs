@@ -81,6 +81,7 @@ pub(super) fn bitcode(ir: &str) -> Vec<u8> {
 
 /// An object that clang makes of a source.
 pub(super) fn object(lang: Lang, source: &str, flags: &[&str]) -> Vec<u8> {
+    shim::initialize();
     let content = Content::Bytes { name: "test".into(), bytes: source.as_bytes().into() };
     let input = Input { lang, content };
     let directory = std::env::temp_dir();

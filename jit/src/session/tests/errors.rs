@@ -1,5 +1,6 @@
 //! What goes wrong comes back as a value that says what.
 
+use super::forks::in_child;
 use super::*;
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,8 @@ fn inputs_that_cannot_be_linked_say_why() {
     }
     let model = ["-fPIC", "-ftls-model=initial-exec"];
     refused(&object(Lang::C, "extern __thread int t; int f(void) { return t; }", &model));
+    let choice = "static int one(void) { return 1; } static void *choose(void) { return one; } int f(void) __attribute__((ifunc(\"choose\")));";
+    assert!(refused(&object(Lang::C, choice, &[])).contains("'f'"));
     let old = object(Lang::C, "__attribute__((constructor)) void f(void) { }", &["-fno-use-init-array"]);
     assert!(refused(&old).contains("-fuse-init-array"));
     let both = "__asm__(\".section both,\\\"awx\\\",@progbits\\n.globl f\\nf: ret\\n.text\");";
@@ -187,4 +190,76 @@ fn a_session_lasts_until_its_questions_are_answered() {
         waiting.lock().take().unwrap().answer(&[]);
         assert_eq!(looking.join().unwrap(), Err("u: undefined: needed".to_owned()));
     });
+}
+
+#[test]
+fn a_part_may_be_removed_while_it_is_linked() {
+    let waiting: Arc<Mutex<Option<Question>>> = Arc::default();
+    let host = Does({
+        let waiting = waiting.clone();
+        move |question| *waiting.lock() = Some(question)
+    });
+    let session = Session::new(Arc::new(host)).unwrap();
+    let unit = session.unit("u", &[]).unwrap();
+    let function = Definition { address: super::seven as *const () as usize, function: true };
+    for _ in 0..3 {
+        let part = add(&unit, NEEDY);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| unit.look_up(&["f"]));
+            while waiting.lock().is_none() && !looking.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let question = waiting.lock().take();
+            part.remove().unwrap();
+            if let Some(question) = question {
+                question.answer(&[None]);
+            }
+            assert!(looking.join().unwrap().is_err());
+        });
+    }
+    add(&unit, NEEDY);
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| call(look_up(&unit, "f")));
+        while waiting.lock().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        waiting.lock().take().unwrap().answer(&[Some(function)]);
+        assert_eq!(looking.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn damaged_objects_end_nobody() {
+    let _forks = FORKS.write();
+    let source = "struct A { ~A(); }; extern int x; int y = 5; static int z[10]; const char *s = \"abc\"; int g(int);\n\
+        int f(int a) { A guard; return g(a) + x + y + z[a] + s[0]; }";
+    let whole = object(Lang::Cpp, source, &["-O0"]);
+    let mut number = 7u64;
+    let mut next = || {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (number >> 33) as usize
+    };
+    let (mut refused, mut linked) = (0, 0);
+    for _ in 0..600 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + next() % 3 {
+            let at = next() % bytes.len();
+            bytes[at] = next() as u8;
+        }
+        let status = in_child(|| {
+            let everything = Does(|question: Question| {
+                let found = Definition { address: 0x7fff_0000_0000, function: true };
+                let count = question.names().len();
+                question.answer(&vec![Some(found); count]);
+            });
+            let unit = Session::new(Arc::new(everything)).unwrap().unit("u", &[]).unwrap();
+            i32::from(unit.add_object("damaged.o", &bytes, None).is_ok_and(|part| part.link().is_ok()))
+        });
+        match status {
+            0 => refused += 1,
+            1 => linked += 1,
+            _ => panic!("the child ended with {status}"),
+        }
+    }
+    assert!(refused > 100 && linked > 100, "{refused} refused, {linked} linked");
 }
