@@ -4,6 +4,7 @@ pub mod arguments;
 pub(crate) mod clock;
 pub(crate) mod exit;
 pub mod files;
+pub(crate) mod fork_lock;
 pub(crate) mod libraries;
 pub(crate) mod linker;
 pub(crate) mod mapped_file;

@@ -14,9 +14,9 @@
 use super::headers::Headers;
 use super::note::ARENA_ALIGNMENT;
 use super::registry::{Crowd, GRANULE};
+use crate::sys::fork_lock::ForkLock;
 use crate::sys::memory::Shelf;
 use crate::sys::threads::at_fork;
-use parking_lot::Mutex;
 use std::io;
 use std::ops::Range;
 use std::sync::Once;
@@ -29,7 +29,7 @@ pub(crate) const LARGEST: usize = STRIDE / 16;
 /// That many small images from files get mappings of their own, under which tools know them by their names.
 const FIRST_ONES: usize = 64;
 
-static SHELVES: Mutex<Vec<Board>> = Mutex::new(Vec::new());
+static SHELVES: ForkLock<Vec<Board>> = ForkLock::new(Vec::new());
 /// How many small images have mappings of their own.
 static ALONE: AtomicUsize = AtomicUsize::new(0);
 
@@ -216,17 +216,12 @@ impl Board {
 }
 
 extern "C" fn before_fork() {
-    let mut shelves = SHELVES.lock();
-    for board in shelves.iter_mut() {
-        board.closed = true;
-    }
-    // Given back by the same thread afterwards, in both processes.
-    std::mem::forget(shelves);
+    SHELVES.hold(|shelves| shelves.iter_mut().for_each(|board| board.closed = true));
 }
 
 extern "C" fn after_fork() {
-    // SAFETY: `before_fork` has locked it in this thread, and its guard is forgotten.
-    unsafe { SHELVES.force_unlock() };
+    // SAFETY: `before_fork` was called in this thread.
+    unsafe { SHELVES.let_go() };
 }
 
 #[cfg(test)]

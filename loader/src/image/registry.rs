@@ -12,11 +12,12 @@ mod tree;
 
 use super::Image;
 use crate::boundary::FreshArea;
+use crate::sys::fork_lock::ForkLock;
 use crate::sys::threads::at_fork;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Once, Weak};
+use std::sync::{Arc, MutexGuard, Once, Weak};
 
 /// Set in an owner that is a crowd.
 const CROWD: usize = 1;
@@ -45,8 +46,8 @@ impl Owner {
 }
 
 /// Guards changes.
-static UNUSED: Mutex<Unused> =
-    Mutex::new(Unused { records: Vec::new(), crowds: Vec::new(), areas: Vec::new() });
+static UNUSED: ForkLock<Unused> =
+    ForkLock::new(Unused { records: Vec::new(), crowds: Vec::new(), areas: Vec::new() });
 
 /// What can be used again.
 struct Unused {
@@ -59,11 +60,11 @@ struct Unused {
 /// thread it does not have.
 fn unused() -> MutexGuard<'static, Unused> {
     extern "C" fn before() {
-        std::mem::forget(UNUSED.lock());
+        UNUSED.hold(|_| {});
     }
     extern "C" fn after() {
-        // SAFETY: locked by `before` in this thread, and its guard is forgotten.
-        unsafe { UNUSED.force_unlock() };
+        // SAFETY: `before` was called in this thread.
+        unsafe { UNUSED.let_go() };
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| at_fork(before, after, after));

@@ -6,8 +6,9 @@
 //! one, and who waits makes the other one current and waits until the first is zero, twice, so that readers who come
 //! all the time do not keep it waiting.
 
+use crate::sys::fork_lock::ForkLock;
 use crate::sys::threads::at_fork;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Once;
@@ -21,7 +22,7 @@ struct Stripe([AtomicUsize; 2]);
 
 static COUNTS: [Stripe; STRIPES] = [const { Stripe([AtomicUsize::new(0), AtomicUsize::new(0)]) }; STRIPES];
 static PHASE: AtomicUsize = AtomicUsize::new(0);
-static WAITING: Mutex<()> = Mutex::new(());
+static WAITING: ForkLock<()> = ForkLock::new(());
 
 /// As long as it lives, nothing is freed that was in a table when it was made.
 pub(crate) struct Section {
@@ -71,13 +72,12 @@ impl Drop for Section {
 static ONCE: Once = Once::new();
 
 extern "C" fn before_fork() {
-    // Given back by the same thread afterwards, in both processes.
-    std::mem::forget(WAITING.lock());
+    WAITING.hold(|()| {});
 }
 
 extern "C" fn after_fork() {
-    // SAFETY: `before_fork` has locked it in this thread, and its guard is forgotten.
-    unsafe { WAITING.force_unlock() };
+    // SAFETY: `before_fork` was called in this thread.
+    unsafe { WAITING.let_go() };
 }
 
 extern "C" fn in_child() {

@@ -6,8 +6,8 @@
 
 use super::Unused;
 use crate::sys::memory::PAGE;
-use parking_lot::MutexGuard;
 use std::ops::Range;
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 const BITS: u32 = 9;
