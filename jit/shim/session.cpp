@@ -23,6 +23,9 @@ struct hb_question {
   unique_function<void(Expected<Definitions>)> then;
 };
 
+// Told when something is done, with a failure, owned, or null.
+using hb_done = void (*)(void *data, hb_failure *failure);
+
 // What somebody has under a name.
 struct hb_definition {
   uint64_t address;
@@ -125,6 +128,19 @@ std::unique_ptr<jitlink::LinkGraph> handle_graph(ExecutionSession &session) {
   return graph;
 }
 
+// Has the names of a unit linked, and says so to `done` after `use` has had what was found.
+void look_up(hb_unit &unit, SymbolLookupSet names, hb_done done, void *data, unique_function<void(SymbolMap &)> use) {
+  hb_session &session = unit.session;
+  auto complete = [&session, done, data, use = std::move(use)](Expected<SymbolMap> found) mutable {
+    if (!found)
+      return done(data, new hb_failure(session.explain(found.takeError())));
+    use(*found);
+    done(data, nullptr);
+  };
+  session.orc->lookup(LookupKind::Static, {{unit.dylib.get(), JITDylibLookupFlags::MatchAllSymbols}}, std::move(names),
+                      SymbolState::Ready, std::move(complete), NoDependenciesToRegister);
+}
+
 StringSet<> set_of(const hb_slice *names, size_t count) {
   StringSet<> set;
   for (size_t i = 0; i < count; i++)
@@ -221,14 +237,11 @@ hb_part *hb_part_new(hb_unit *unit, hb_slice name, hb_slice bytes, const hb_slic
   return part.release();
 }
 
-// Links the part if it is not; false after a failure. Any thread.
-bool hb_part_link(hb_part *part, hb_failure **failure) {
-  hb_session &session = part->unit->session;
-  auto result = session.orc->lookup({{part->unit->dylib.get(), JITDylibLookupFlags::MatchAllSymbols}},
-                                    SymbolLookupSet(part->handle, SymbolLookupFlags::WeaklyReferencedSymbol));
-  if (!result)
-    return fail<bool>(session.explain(result.takeError()), failure);
-  return true;
+// Links the part if it is not, and then calls `done` with `data` and a failure, owned, or null: during the call or later,
+// from any thread. Any thread.
+void hb_part_link(hb_part *part, hb_done done, void *data) {
+  look_up(*part->unit, SymbolLookupSet(part->handle, SymbolLookupFlags::WeaklyReferencedSymbol), done, data,
+          [](SymbolMap &) {});
 }
 
 // Addresses of what is to be called at the beginning (or at the end), in order. The part is linked. Borrowed from `part`.
@@ -249,25 +262,21 @@ bool hb_part_remove(hb_part *part, hb_failure **failure) {
 // The handle only; the part stays as long as its unit.
 void hb_part_free(hb_part *part) { delete part; }
 
-// Looks names up in the unit itself and links what defines them; false after a failure, otherwise `addresses` has one
-// for each. Any thread.
-bool hb_unit_look_up(hb_unit *unit, const hb_slice *names, size_t count, uint64_t *addresses, hb_failure **failure) {
-  hb_session &session = unit->session;
+// Looks names up in the unit itself and links what defines them, and then calls `done` as hb_part_link does. `names` are
+// borrowed for the call, `addresses`, one for each, until then. Any thread.
+void hb_unit_look_up(hb_unit *unit, const hb_slice *names, size_t count, uint64_t *addresses, hb_done done, void *data) {
   SymbolLookupSet wanted;
   SymbolNameVector order;
   for (size_t i = 0; i < count; i++) {
-    order.push_back(session.orc->intern(text(names[i])));
+    order.push_back(unit->session.orc->intern(text(names[i])));
     wanted.add(order.back());
   }
   wanted.sortByAddress();
   wanted.removeDuplicates();
-  auto result =
-      session.orc->lookup({{unit->dylib.get(), JITDylibLookupFlags::MatchAllSymbols}}, std::move(wanted));
-  if (!result)
-    return fail<bool>(session.explain(result.takeError()), failure);
-  for (size_t i = 0; i < count; i++)
-    addresses[i] = (*result)[order[i]].getAddress().getValue();
-  return true;
+  look_up(*unit, std::move(wanted), done, data, [order = std::move(order), addresses](SymbolMap &found) {
+    for (size_t i = 0; i < order.size(); i++)
+      addresses[i] = found[order[i]].getAddress().getValue();
+  });
 }
 
 size_t hb_question_count(const hb_question *question) { return question->names.size(); }

@@ -303,17 +303,12 @@ impl Unit {
     pub fn look_up(&self, names: &[&str]) -> Result<Vec<usize>, SessionError> {
         let names = Names::new(Some(names));
         let mut addresses = vec![0u64; names.count()];
-        let _work = fork::begin();
-        // SAFETY: the unit is alive, the borrows outlive the call, and there is an address for each name.
+        let (unit, addressed) = (self.raw.as_ptr(), addresses.as_mut_ptr());
+        // SAFETY: the unit is alive, the names are borrowed for the call, and there is an address for each name, until
+        // it is done.
         unsafe {
-            raw::checked(|failure| {
-                raw::hb_unit_look_up(
-                    self.raw.as_ptr(),
-                    names.pointer(),
-                    names.count(),
-                    addresses.as_mut_ptr(),
-                    failure,
-                )
+            raw::waited(fork::begin(), |done, data| {
+                raw::hb_unit_look_up(unit, names.pointer(), names.count(), addressed, done, data);
             })
         }?;
         Ok(addresses.into_iter().map(|address| address as usize).collect())
@@ -338,9 +333,8 @@ impl Part {
     /// # Errors
     /// Why it could not be linked.
     pub fn link(&self) -> Result<Calls, SessionError> {
-        let _work = fork::begin();
         // SAFETY: the part is alive.
-        unsafe { raw::checked(|failure| raw::hb_part_link(self.raw.as_ptr(), failure)) }?;
+        unsafe { raw::waited(fork::begin(), |done, data| raw::hb_part_link(self.raw.as_ptr(), done, data)) }?;
         let list = |end| {
             let mut count = 0;
             // SAFETY: the part is linked, so its lists do not change any more.

@@ -1,7 +1,8 @@
 //! Forks: a child gets sessions that nobody is in the middle of using, and the two processes never write what both see.
 //!
 //! A thread that forks waits until no other thread works in a session, so that no lock in there is held by a thread
-//! that the child does not have. And it counts: arenas that see another count than before put nothing more where
+//! that the child does not have. Who waits for an answer of the host does not work; but in the child there is nobody who
+//! would go on with that link, so its names are never ready there. And it counts: arenas that see another count than before put nothing more where
 //! the other process may read it.
 
 use hotbed_loader::sys::threads::at_fork;
@@ -16,8 +17,8 @@ static STATE: AtomicUsize = AtomicUsize::new(0);
 const FORKING: usize = 1 << 63;
 /// How often this process and those it comes from have forked.
 static FORKS: AtomicU64 = AtomicU64::new(0);
-/// A host may let a link wait for the very thread that forks. Then the child's sessions are of no use; waiting for ever
-/// would be worse.
+/// A host may, while it is asked, wait for the very thread that forks. Then the child's sessions are of no use; waiting for
+/// ever would be worse.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const NAP: Duration = Duration::from_micros(50);
 

@@ -1,10 +1,12 @@
 //! The functions of `shim/session*.cpp` as Rust sees them.
 
 use super::{Object, RawObject, Slice};
+use parking_lot::{Condvar, Mutex};
 use std::ffi::c_void;
 use std::marker::{PhantomData, PhantomPinned};
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// What a link wants of memory, and where it got it.
 #[repr(C)]
@@ -111,6 +113,9 @@ pub(crate) struct RawCodegen<'a> {
     pub(crate) features: Slice<'a>,
 }
 
+/// Told when something is done, with an owned failure or null.
+pub(crate) type RawDone = unsafe extern "C" fn(*mut c_void, *mut RawFailure);
+
 macro_rules! opaque {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
@@ -157,8 +162,9 @@ unsafe extern "C" {
         names: *const Slice<'_>,
         count: usize,
         addresses: *mut u64,
-        failure: *mut *mut RawFailure,
-    ) -> bool;
+        done: RawDone,
+        data: *mut c_void,
+    );
     pub(crate) fn hb_part_new(
         unit: *mut RawUnit,
         name: Slice<'_>,
@@ -168,7 +174,7 @@ unsafe extern "C" {
         all: bool,
         failure: *mut *mut RawFailure,
     ) -> *mut RawPart;
-    pub(crate) fn hb_part_link(part: *mut RawPart, failure: *mut *mut RawFailure) -> bool;
+    pub(crate) fn hb_part_link(part: *mut RawPart, done: RawDone, data: *mut c_void);
     pub(crate) fn hb_part_calls(part: *const RawPart, end: bool, count: *mut usize) -> *const u64;
     pub(crate) fn hb_part_remove(part: *mut RawPart, failure: *mut *mut RawFailure) -> bool;
     pub(crate) fn hb_part_free(part: *mut RawPart);
@@ -206,7 +212,46 @@ pub(crate) type Failure = (u8, String, Vec<String>);
 pub(crate) unsafe fn checked<T>(call: impl FnOnce(*mut *mut RawFailure) -> T) -> Result<T, Failure> {
     let mut failure = std::ptr::null_mut();
     let result = call(&mut failure);
-    let Some(failure) = NonNull::new(failure).map(NonNull::as_ptr) else { return Ok(result) };
+    // SAFETY: as the caller says.
+    unsafe { told(failure) }.map(|()| result)
+}
+
+/// Calls a function that says later that it is done, and waits for that. `work` is dropped before.
+///
+/// # Safety
+/// `call` has the function that it is given called once, with the pointer and an owned failure or null.
+pub(crate) unsafe fn waited<W>(work: W, call: impl FnOnce(RawDone, *mut c_void)) -> Result<(), Failure> {
+    unsafe extern "C" fn done(data: *mut c_void, failure: *mut RawFailure) {
+        // SAFETY: the pointer made below, which is handed back once, and a failure that is owned or null.
+        let (outcome, result) = unsafe { (Arc::from_raw(data.cast::<Outcome>()), told(failure)) };
+        *outcome.result.lock() = Some(result);
+        outcome.known.notify_one();
+    }
+    let outcome = Arc::new(Outcome::default());
+    call(done, Arc::into_raw(outcome.clone()).cast_mut().cast());
+    drop(work);
+    let mut result = outcome.result.lock();
+    loop {
+        match result.take() {
+            Some(result) => return result,
+            None => outcome.known.wait(&mut result),
+        }
+    }
+}
+
+/// What comes of something, as soon as it is known.
+#[derive(Default)]
+struct Outcome {
+    result: Mutex<Option<Result<(), Failure>>>,
+    known: Condvar,
+}
+
+/// What a failure says, if it is one.
+///
+/// # Safety
+/// It is owned, or null.
+unsafe fn told(failure: *mut RawFailure) -> Result<(), Failure> {
+    let Some(failure) = NonNull::new(failure).map(NonNull::as_ptr) else { return Ok(()) };
     // SAFETY: an owned failure, which is read and freed once; indices are below the count.
     unsafe {
         let names = (0..hb_failure_names(failure)).map(|i| hb_failure_name(failure, i).text()).collect();

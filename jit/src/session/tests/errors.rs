@@ -240,7 +240,7 @@ fn damaged_objects_end_nobody() {
         (number >> 33) as usize
     };
     let (mut refused, mut linked) = (0, 0);
-    for _ in 0..600 {
+    for _ in 0..300 {
         let mut bytes = whole.clone();
         for _ in 0..1 + next() % 3 {
             let at = next() % bytes.len();
@@ -261,5 +261,5 @@ fn damaged_objects_end_nobody() {
             _ => panic!("the child ended with {status}"),
         }
     }
-    assert!(refused > 100 && linked > 100, "{refused} refused, {linked} linked");
+    assert!(refused > 50 && linked > 50, "{refused} refused, {linked} linked");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 unsafe extern "C" {
     fn fork() -> i32;
@@ -94,5 +94,30 @@ fn a_child_finds_no_lock_taken() {
             std::thread::sleep(Duration::from_millis(1));
         }
         stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_fork_does_not_wait_for_answers() {
+    let _forks = FORKS.write();
+    let waiting: Arc<Mutex<Option<Question>>> = Arc::default();
+    let host = Does({
+        let waiting = waiting.clone();
+        move |question| *waiting.lock() = Some(question)
+    });
+    let unit = Session::new(Arc::new(host)).unwrap().unit("u", &[]).unwrap();
+    add(&unit, "declare i32 @needed()\ndefine i32 @f() { %x = call i32 @needed()\n ret i32 %x }");
+    add(&unit, "define i32 @g() { ret i32 9 }");
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| call(look_up(&unit, "f")));
+        while waiting.lock().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let start = Instant::now();
+        assert_eq!(in_child(|| call(look_up(&unit, "g"))), 9);
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        let function = Definition { address: super::seven as *const () as usize, function: true };
+        waiting.lock().take().unwrap().answer(&[Some(function)]);
+        assert_eq!(looking.join().unwrap(), 7);
     });
 }
