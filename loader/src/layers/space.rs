@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// An image with that many exports has many.
-const MANY: usize = 32;
+const MANY: usize = 64;
 /// How many of those are asked one by one.
 const MOST_WIDE: usize = 64;
 

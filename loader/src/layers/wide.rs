@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// So many images are not in the common filter before they are entered.
-const LATEST: usize = 8;
+const LATEST: usize = 2;
 /// So many images that are gone may be in the common filter.
 const GONE: usize = 16;
 /// Words of the common filter: bits for some thousands of names.
-const WORDS: usize = 1024;
+const WORDS: usize = 512;
 
 /// An image and its filter.
 #[derive(Clone, Copy)]
