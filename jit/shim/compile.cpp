@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "clang/AST/ASTConsumer.h"
+#include "clang/CodeGen/BackendUtil.h"
 #include "clang/CodeGen/CodeGenAction.h"
 #include "clang/Frontend/CompilerInstance.h"
 #include "clang/Frontend/CompilerInvocation.h"
@@ -48,9 +49,10 @@ private:
   Clock::time_point &parsed;
 };
 
-class ObjectAction final : public EmitObjAction {
+class ObjectAction final : public CodeGenAction {
 public:
-  ObjectAction(hb_object &object, Clock::time_point &parsed) : object(object), parsed(parsed) {}
+  ObjectAction(hb_object &object, Clock::time_point &parsed, bool bitcode)
+      : CodeGenAction(bitcode ? Backend_EmitBC : Backend_EmitObj), object(object), parsed(parsed) {}
 
 protected:
   std::unique_ptr<ASTConsumer> CreateASTConsumer(CompilerInstance &compiler, llvm::StringRef file) override {
@@ -61,7 +63,7 @@ protected:
       if (token.is(tok::string_literal) && token.getLiteralData())
         object.differs_each_time |= hotbed::reads_files({token.getLiteralData(), token.getLength()});
     });
-    auto generator = EmitObjAction::CreateASTConsumer(compiler, file);
+    auto generator = CodeGenAction::CreateASTConsumer(compiler, file);
     if (!generator)
       return nullptr;
     std::vector<std::unique_ptr<ASTConsumer>> consumers;
@@ -106,7 +108,8 @@ private:
   llvm::SmallVectorImpl<char> &bytes;
 };
 
-void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool color, hb_messages &messages, hb_object &object) {
+void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool bitcode, bool color, hb_messages &messages,
+         hb_object &object) {
   auto start = Clock::now(), parsed = start;
   auto invocation = std::make_shared<CompilerInvocation>();
   DiagnosticOptions early;
@@ -122,6 +125,8 @@ void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool color, hb
   // The driver lets a front end that is a process of its own leave its memory to the system; here it is given back.
   invocation->getFrontendOpts().DisableFree = false;
   invocation->getCodeGenOpts().DisableFree = false;
+  // The module as the front end leaves it: its pieces go through the passes one by one.
+  invocation->getCodeGenOpts().DisableLLVMPasses |= bitcode;
   auto &llvm_arguments = invocation->getFrontendOpts().LLVMArgs;
   if (!llvm_arguments.empty()) {
     std::vector<const char *> list{"clang (LLVM option parsing)"};
@@ -144,7 +149,7 @@ void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool color, hb
   compiler.setVerboseOutputStream(collector.out());
   compiler.createFileManager();
   compiler.setOutputManager(llvm::makeIntrusiveRefCnt<OutputToMemory>(object.bytes));
-  ObjectAction action(object, parsed);
+  ObjectAction action(object, parsed, bitcode);
   bool ok = compiler.ExecuteAction(action);
   collector.out().flush();
   messages.failed |= !ok || compiler.getDiagnostics().hasErrorOccurred();
@@ -158,10 +163,11 @@ void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool color, hb
 
 extern "C" {
 
-// Runs the front end with `arguments` (those of a job, after -cc1) and returns the object, or null after an error, which is
-// in `messages`. Arguments that contain -mllvm change LLVM for the whole process while it runs: the caller lets no other
+// Runs the front end with `arguments` (those of a job, after -cc1) and returns the object, or with `bitcode` the module before
+// any pass; null after an error, which is in `messages`. Arguments that contain -mllvm change LLVM for the whole process while it runs: the caller lets no other
 // run go on beside such a one. Otherwise any thread. Owned, hb_object_free.
-hb_object *hb_compile(hb_files *files, const hb_slice *arguments, size_t count, bool color, hb_messages *messages) {
+hb_object *hb_compile(hb_files *files, const hb_slice *arguments, size_t count, bool bitcode, bool color,
+                      hb_messages *messages) {
   auto object = std::make_unique<hb_object>();
   std::vector<std::string> owned;
   for (size_t i = 0; i < count; i++)
@@ -170,7 +176,7 @@ hb_object *hb_compile(hb_files *files, const hb_slice *arguments, size_t count, 
   for (auto &argument : owned)
     pointers.push_back(argument.c_str());
   std::string reason;
-  if (!hotbed::guarded([&] { run(files, pointers, color, *messages, *object); }, reason)) {
+  if (!hotbed::guarded([&] { run(files, pointers, bitcode, color, *messages, *object); }, reason)) {
     messages->failed = true;
     messages->list.push_back({3, 0, 0, "", "error in the back end: " + reason});
     messages->rendered += "error: error in the back end: " + reason + "\n";

@@ -7,6 +7,6 @@ mod messages;
 mod sources;
 
 pub(crate) use driver::{Piece, Place, ask};
-pub(crate) use jobs::{Compiled, compile, shown};
-pub(crate) use messages::to_diagnostics;
+pub(crate) use jobs::{Compiled, CompiledObject, Form, compile, shown};
+pub(crate) use messages::{failure, to_diagnostics};
 pub(crate) use sources::{Contents, Prepared, prepare, read};

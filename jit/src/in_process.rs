@@ -1,6 +1,6 @@
 //! The back end itself: a request's way through the front end, the checks and the linker.
 
-use crate::frontend::{self, Compiled, Contents, Place, Prepared};
+use crate::frontend::{self, Compiled, Contents, Form, Place, Prepared};
 use crate::link::{
     LinkInput, LinkWishes, archive_with_modern_constructors, check_archive, check_object, link_image,
     with_modern_constructors, with_visible_entry,
@@ -124,7 +124,7 @@ fn compile_sources(
         return Ok(None);
     }
     let flags: Vec<&str> = flags(request).collect();
-    let compiled = frontend::compile(sources, &flags, place, request.color)?;
+    let compiled = frontend::compile(sources, &flags, place, Form::Object, request.color)?;
     reply.phases.frontend_ms += compiled.times.0;
     reply.phases.codegen_ms = compiled.times.1;
     reply.log.extend(compiled.log.iter().cloned());

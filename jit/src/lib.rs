@@ -14,6 +14,7 @@ mod module;
 pub mod plugin;
 pub mod session;
 mod shim;
+pub mod split;
 
 pub use in_process::InProcess;
 pub use module::module_bitcode;

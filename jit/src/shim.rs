@@ -108,6 +108,8 @@ owned! {
     Link, RawLink, hb_link_free;
 }
 
+pub(crate) mod split;
+
 // SAFETY: hb_files may be used by several threads at once (files.cpp).
 unsafe impl Send for Files {}
 // SAFETY: as above.
@@ -168,6 +170,7 @@ unsafe extern "C" {
         files: *mut RawFiles,
         arguments: *const Slice<'_>,
         count: usize,
+        bitcode: bool,
         color: bool,
         messages: *mut RawMessages,
     ) -> *mut RawObject;
@@ -326,11 +329,20 @@ impl Files {
         Some(list)
     }
 
-    /// Runs the front end on a job's arguments (without `-cc1`); none after an error.
-    pub(crate) fn compile(&self, arguments: &[String], color: bool, messages: &Messages) -> Option<Object> {
+    /// Runs the front end on a job's arguments (without `-cc1`), for an object or for bitcode before any pass; none
+    /// after an error.
+    pub(crate) fn compile(
+        &self,
+        arguments: &[String],
+        bitcode: bool,
+        color: bool,
+        messages: &Messages,
+    ) -> Option<Object> {
         let slices: Vec<Slice<'_>> = arguments.iter().map(|a| a.as_str().into()).collect();
         // SAFETY: all borrows outlive the call, and the result is owned.
-        unsafe { Object::own(hb_compile(self.raw(), slices.as_ptr(), slices.len(), color, messages.raw())) }
+        unsafe {
+            Object::own(hb_compile(self.raw(), slices.as_ptr(), slices.len(), bitcode, color, messages.raw()))
+        }
     }
 }
 

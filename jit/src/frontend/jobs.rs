@@ -18,10 +18,21 @@ const STACK: usize = 64 << 20;
 /// `-mllvm` sets options of LLVM for the whole process: a compilation with one runs alone.
 static LLVM_OPTIONS: RwLock<()> = RwLock::new(());
 
+/// What a run of the front end makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// An ELF object.
+    Object,
+    /// The module as bitcode, before any pass of LLVM has seen it.
+    Bitcode,
+}
+
 /// The result of one run of the front end.
 pub(crate) struct CompiledObject {
-    /// The ELF object.
+    /// The ELF object, or bitcode.
     pub(crate) object: Object,
+    /// The front end's arguments, after `-cc1`.
+    pub(crate) arguments: Vec<String>,
     /// What was said on the way.
     pub(crate) messages: Messages,
 }
@@ -50,6 +61,7 @@ pub(crate) fn compile(
     sources: &[Prepared<'_>],
     flags: &[&str],
     place: &Place<'_>,
+    form: Form,
     color: bool,
 ) -> Result<Compiled, Failure> {
     let start = Instant::now();
@@ -64,13 +76,18 @@ pub(crate) fn compile(
         })
         .collect();
     let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
-    let objects = run(&files, &answer.jobs, color)
+    let objects = run(&files, &answer.jobs, form, color)
         .map_err(|(index, messages)| {
             let path = sources.get(index).map_or("", |source| source.path.as_ref());
             failure(FailureKind::Compile, &format!("compile {path}"), &messages)
         })?
         .into_iter()
-        .map(|(object, messages)| CompiledObject { object, messages })
+        .zip(&answer.jobs)
+        .map(|((object, messages), job)| CompiledObject {
+            object,
+            arguments: job.arguments[1..].to_vec(),
+            messages,
+        })
         .collect::<Vec<_>>();
     let (frontend, codegen) =
         objects.iter().map(|o| o.object.times()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
@@ -162,7 +179,7 @@ type Attempt = (Option<Object>, Messages);
 
 /// Runs the jobs on as many threads as there are processors. After an error none is begun any more; then gives the
 /// number of the first job that failed and what was said of it.
-fn run(files: &Files, jobs: &[Job], color: bool) -> Result<Vec<Outcome>, (usize, Messages)> {
+fn run(files: &Files, jobs: &[Job], form: Form, color: bool) -> Result<Vec<Outcome>, (usize, Messages)> {
     let alone = jobs.iter().any(|job| job.arguments.iter().any(|argument| argument == "-mllvm"));
     let _shared = (!alone).then(|| LLVM_OPTIONS.read());
     let _exclusive = alone.then(|| LLVM_OPTIONS.write());
@@ -177,7 +194,7 @@ fn run(files: &Files, jobs: &[Job], color: bool) -> Result<Vec<Outcome>, (usize,
             jobs.get(index).zip(results.get(index))
         } {
             let messages = Messages::new();
-            let object = files.compile(&job.arguments[1..], color, &messages);
+            let object = files.compile(&job.arguments[1..], form == Form::Bitcode, color, &messages);
             if object.is_none() {
                 next.store(jobs.len(), Ordering::Relaxed);
             }
