@@ -56,7 +56,6 @@ use lifecycle::{Beginning, End};
 use map::{Mapped, Memory};
 use parking_lot::Mutex;
 use ready::Ready;
-use std::borrow::Cow;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -87,7 +86,7 @@ pub struct LoadTimes {
 /// ([`Image::retire`] says so before).
 pub struct Image {
     name: Box<str>,
-    times: OnceLock<LoadTimes>,
+    times: Mutex<LoadTimes>,
     shared: Decisions,
     ready: Ready,
     space: Arc<Space>,
@@ -114,8 +113,8 @@ struct Body {
     started: AtomicBool,
     /// Whether it is unloaded by force: then nothing keeps it.
     forced: AtomicBool,
-    end: OnceLock<End>,
-    unwind: OnceLock<(registry::Entry, Option<Registration>)>,
+    end: Mutex<Option<End>>,
+    unwind: Mutex<Option<(registry::Entry, Option<Registration>)>>,
     pending: Option<Pending>,
     /// What tools have been told goes after the last destructor and before the memory.
     told: Told,
@@ -163,7 +162,7 @@ impl Image {
             Self {
                 binders: AtomicUsize::new(0),
                 name,
-                times: OnceLock::new(),
+                times: Mutex::default(),
                 shared: Decisions::new(plan.own, plan.elsewhere),
                 ready: Ready::new(),
                 space,
@@ -178,8 +177,8 @@ impl Image {
                     exported: Mutex::new(None),
                     started: AtomicBool::new(false),
                     forced: AtomicBool::new(false),
-                    end: OnceLock::new(),
-                    unwind: OnceLock::new(),
+                    end: Mutex::new(None),
+                    unwind: Mutex::new(None),
                     pending: plan.thread_ends.then(|| Pending::new(mapped.handle)),
                     told: Told::default(),
                     module,
@@ -214,8 +213,8 @@ impl Image {
             let (beginning, end) = lifecycle::find(&body.mapped)?;
             map::protect(&body.mapped)?;
             let known = self.make_known()?;
-            let _ = body.unwind.set((known, unwind::register(&body.mapped)?));
-            let _ = body.end.set(end);
+            *body.unwind.lock() = Some((known, unwind::register(&body.mapped)?));
+            *body.end.lock() = Some(end);
             beginning
         };
         Ok(Startable { image: Arc::clone(self), beginning })
@@ -312,7 +311,7 @@ impl Image {
 
     /// Names of the libraries that it needs.
     pub fn needed(&self) -> Vec<String> {
-        needed(&self.body.mapped).map(Cow::into_owned).collect()
+        needed(&self.body.mapped).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
     /// The addresses that it occupies, from the first to the last. Small images share address space, and others may
@@ -350,7 +349,7 @@ impl Image {
 
     /// How long loading it took; zeros as long as its constructors run.
     pub fn times(&self) -> LoadTimes {
-        self.times.get().copied().unwrap_or_default()
+        *self.times.lock()
     }
 
     /// The images that it is bound to.
@@ -501,7 +500,7 @@ impl Startable {
     ) -> Result<Instant, StartError> {
         let Self { image, beginning } = self;
         let failed = image.ready.fail_unless_told();
-        if let Some(end) = image.body.end.get() {
+        if let Some(end) = &*image.body.end.lock() {
             // SAFETY: the image stays as long as what is registered here.
             unsafe { end.register() }.map_err(StartError::System)?;
         }
@@ -509,7 +508,7 @@ impl Startable {
         // SAFETY: bound; loading an image means calling its constructors.
         unsafe { beginning.run(arguments) };
         let done = Instant::now();
-        let _ = image.times.set(LoadTimes { map, bind, init: done - now });
+        *image.times.lock() = LoadTimes { map, bind, init: done - now };
         failed.told();
         Ok(done)
     }
@@ -529,7 +528,7 @@ impl Body {
         // SAFETY: still mapped; the last owner is gone, so its code ends here.
         let run_own = || self.pending.iter().for_each(|pending| unsafe { pending.run_own() });
         run_own();
-        if let Some(end) = self.end.get() {
+        if let Some(end) = self.end.lock().take() {
             if !self.started.load(Ordering::Acquire) {
                 end.cancel();
             }
@@ -577,7 +576,6 @@ impl fmt::Debug for Image {
 }
 
 /// Names of the libraries that an image needs.
-pub(crate) fn needed(mapped: &Mapped) -> impl Iterator<Item = Cow<'static, str>> {
-    let names = mapped.dynamic.needed.iter().filter_map(|name| mapped.symbols.text(*name));
-    names.map(String::from_utf8_lossy)
+pub(crate) fn needed(mapped: &Mapped) -> impl Iterator<Item = &'static [u8]> {
+    mapped.dynamic.needed.iter().filter_map(|name| mapped.symbols.text(*name))
 }

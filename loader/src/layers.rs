@@ -192,8 +192,8 @@ impl<'a> Layers<'a> {
 
     /// What the undefined symbol `index` gets, where nobody but the process is asked, has been asked before, and has no
     /// stand-in for it: all that without looking at more of the name than its hash, if nobody has that.
-    #[inline]
-    pub(crate) fn remembered(&self, symbols: &Symbols, index: u32) -> Option<(Value, Party)> {
+    #[inline(always)]
+    pub(crate) fn remembered(&self, symbols: &Symbols, index: u32) -> Option<(&Value, Party)> {
         let hash = symbols.hash_of(index).filter(|hash| self.process_only && !stand_ins::may_be(*hash))?;
         self.process.remembered(symbols, (index, hash), &self.section)
     }
@@ -204,10 +204,12 @@ impl<'a> Layers<'a> {
     }
 
     /// The same for everything but the process.
+    #[inline]
     pub(crate) fn may_come_first(&self, hash: PartialHash) -> bool {
-        if self.alone {
-            return false;
-        }
+        !self.alone && self.others_may_have(hash)
+    }
+
+    fn others_may_have(&self, hash: PartialHash) -> bool {
         let others = self.group.iter().enumerate().filter(|(at, _)| *at != self.position);
         self.host.may_have(hash)
             || self.space.scope().any(|space| space.may_have(hash, &self.section))

@@ -23,13 +23,16 @@ use crate::image::symbols::Name;
 use crate::image::tls::ends::thread_atexit;
 use crate::image::tls::entry::tls_get_addr;
 
-/// A name, and the address of what units get for it.
-type StandIn = (&'static [u8], fn() -> usize);
+/// A name, and what gives the address of what units get for it.
+struct StandIn {
+    name: Name<'static>,
+    function: fn() -> usize,
+}
 
 /// Makes a line of the table.
 macro_rules! stand_in {
     ($name:literal, $function:path) => {
-        ($name, || $function as *const () as usize)
+        StandIn { name: Name::new($name), function: || $function as *const () as usize }
     };
 }
 
@@ -61,8 +64,8 @@ static HASHES: [u64; 8] = {
     let mut bits = [0; 8];
     let mut at = 0;
     while at < ALWAYS.len() + INSTEAD_OF_PROCESS.len() {
-        let name = if at < ALWAYS.len() { ALWAYS[at].0 } else { INSTEAD_OF_PROCESS[at - ALWAYS.len()].0 };
-        let hash = Name::new(name).hash as usize;
+        let stand_in = if at < ALWAYS.len() { &ALWAYS[at] } else { &INSTEAD_OF_PROCESS[at - ALWAYS.len()] };
+        let hash = stand_in.name.hash as usize;
         bits[hash / 64 % 8] |= 1 << (hash % 64);
         at += 1;
     }
@@ -79,7 +82,8 @@ fn find(table: &[StandIn], name: Name<'_>) -> Option<usize> {
     if !may_be(name.hash) {
         return None;
     }
-    table.iter().find(|(known, _)| *known == name.bytes).map(|(_, function)| function())
+    let is_it = |known: &&StandIn| known.name.hash == name.hash && known.name.bytes == name.bytes;
+    table.iter().find(is_it).map(|stand_in| (stand_in.function)())
 }
 
 /// What every image gets for `name`, whoever else has it.

@@ -13,6 +13,7 @@ use super::{ImageError, SymbolKind, decisions, lazy, own_value};
 use crate::layers::{Found, Layer, Layers, Party, Query, Value, guarded_by, same_party};
 use crate::loader::Library;
 use crate::stand_ins;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// What a symbol that relocations refer to was resolved to.
@@ -28,6 +29,9 @@ enum Slot {
     Absent,
 }
 
+/// Most images need few others.
+pub(crate) type Places = SmallVec<[usize; 4]>;
+
 /// All symbols of an image, resolved.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -37,11 +41,11 @@ pub(crate) struct Plan {
     /// Symbols that nobody has and that may be missing.
     pub(crate) absent: Vec<u32>,
     /// Places of the images that are needed among those that are held, each once.
-    pub(crate) images: Vec<usize>,
+    pub(crate) images: Places,
     /// Places of the images that are needed in the group that is being loaded, each once.
-    pub(crate) members: Vec<usize>,
+    pub(crate) members: Places,
     /// Places of the libraries that are needed in the view of the process, each once.
-    pub(crate) libraries: Vec<usize>,
+    pub(crate) libraries: Places,
     /// The shared definitions that are referred to and have won, a bit each.
     pub(crate) own: Vec<u64>,
     /// The shared definitions that are referred to and have not, and what is used instead; sorted.
@@ -65,8 +69,9 @@ pub(crate) fn resolve(
         layers,
         plan: Plan::default(),
         held_open,
-        provided: Vec::new(),
+        provided: SmallVec::new(),
         all_provided: false,
+        used_last: Party::Unit,
     };
     let [relocations, jumps] = tables(mapped)?;
     let most = |table: &[Rela]| table.iter().map(Rela::symbol).max().unwrap_or(0);
@@ -75,7 +80,6 @@ pub(crate) fn resolve(
         return Err(ImageError::Damaged("a relocation refers to a symbol that is not there"));
     }
     resolver.plan.slots = vec![Slot::Unknown; most as usize + 1];
-    resolver.plan.own = vec![0; mapped.symbols.count().max(most) as usize / 64 + 1];
     for relocation in relocations {
         resolver.referred(relocation.symbol())?;
     }
@@ -83,10 +87,7 @@ pub(crate) fn resolve(
     for relocation in jumps {
         let index = relocation.symbol();
         // What is also referred to otherwise is known by now.
-        if relocation.kind() == R_X86_64_JUMP_SLOT
-            && resolver.plan.slots[index as usize] == Slot::Unknown
-            && resolver.can_wait(index)
-        {
+        if relocation.kind() == R_X86_64_JUMP_SLOT && resolver.is_unknown(index) && resolver.can_wait(index) {
             resolver.plan.slots[index as usize] = Slot::Later;
         } else {
             resolver.referred(index)?;
@@ -131,8 +132,16 @@ pub(crate) fn choose_defined(
     index: u32,
 ) -> Result<Found, ImageError> {
     let plan = Plan::default();
-    let mut resolver =
-        Resolver { mapped, module, layers, plan, held_open: None, provided: Vec::new(), all_provided: false };
+    let mut resolver = Resolver {
+        mapped,
+        module,
+        layers,
+        plan,
+        held_open: None,
+        provided: SmallVec::new(),
+        all_provided: false,
+        used_last: Party::Unit,
+    };
     let symbol = mapped.symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
     let own = resolver.own(symbol)?;
     if !symbol.is_shared() && !refers(mapped, index)? {
@@ -170,25 +179,34 @@ struct Resolver<'a> {
     /// The libraries that the image holds open; nothing if functions are to be looked up now.
     held_open: Option<&'a [Arc<Library>]>,
     /// Versions that are known to be defined, or known not to be, by what the image can rely on.
-    provided: Vec<(*const Version, bool)>,
+    provided: SmallVec<[(*const Version, bool); 8]>,
     /// Whether all that the image needs are.
     all_provided: bool,
+    /// Whose symbol was used last.
+    used_last: Party,
 }
 
 impl Resolver<'_> {
     /// Resolves what a relocation refers to.
+    #[inline]
     fn referred(&mut self, index: u32) -> Result<(), ImageError> {
-        if index == 0 || self.plan.slots[index as usize] != Slot::Unknown {
+        if index == 0 || !self.is_unknown(index) {
             return Ok(());
         }
         let symbols = &self.mapped.symbols;
         let undefined = symbols.get(index).is_some_and(|symbol| !symbol.is_defined());
         if undefined && let Some((value, party)) = self.layers.remembered(symbols, index) {
             self.use_of(party);
-            self.plan.slots[index as usize] = Slot::Known(value);
+            self.plan.slots[index as usize] = Slot::Known(*value);
             return Ok(());
         }
         self.slot(index).map(|_| ())
+    }
+
+    /// Whether nobody has asked for a symbol yet.
+    #[inline]
+    fn is_unknown(&self, index: u32) -> bool {
+        matches!(self.plan.slots.get(index as usize), Some(Slot::Unknown))
     }
 
     /// Whether a library that stays defines a version.
@@ -204,20 +222,28 @@ impl Resolver<'_> {
 
     /// Whether a function is certain to be found in the process, and nowhere before: a library that stays has the
     /// version that the function was found under when the image was linked, as the system's own linker takes it.
+    #[inline(always)]
     fn can_wait(&mut self, index: u32) -> bool {
-        let mapped = self.mapped;
-        let symbols = &mapped.symbols;
-        let Some(symbol) = symbols.get(index).filter(|symbol| !symbol.is_defined()) else { return false };
-        let provided = |version| self.all_provided || self.is_provided(version);
-        if !symbols.needed_version(index).is_some_and(provided) {
+        let symbols = &self.mapped.symbols;
+        let undefined = symbols.get(index).is_some_and(|symbol| !symbol.is_defined());
+        let Some(version) = symbols.needed_version(index).filter(|_| undefined) else { return false };
+        if !self.all_provided && !self.is_provided(version) {
             return false;
         }
-        let text = || symbols.text(symbol.name.into());
-        let hash = symbols.hash_of(index).or_else(|| Some(Name::new(text()?).hash));
-        let Some(hash) = hash else { return false };
-        let replaced =
-            stand_ins::may_be(hash) && text().is_none_or(|bytes| stand_ins::is_name(Name { bytes, hash }));
-        !(replaced || self.layers.may_come_first(PartialHash::of(hash)))
+        match symbols.hash_of(index) {
+            Some(hash) if !stand_ins::may_be(hash) => !self.layers.may_come_first(PartialHash::of(hash)),
+            _ => self.can_wait_by_name(index),
+        }
+    }
+
+    /// The rest of that where the hash of the name is not enough.
+    fn can_wait_by_name(&self, index: u32) -> bool {
+        let symbols = &self.mapped.symbols;
+        let bytes = symbols.get(index).and_then(|symbol| symbols.text(symbol.name.into()));
+        bytes.is_some_and(|bytes| {
+            let name = symbols.hash_of(index).map_or_else(|| Name::new(bytes), |hash| Name { bytes, hash });
+            !stand_ins::is_name(name) && !self.layers.may_come_first(PartialHash::of(name.hash))
+        })
     }
 
     fn slot(&mut self, index: u32) -> Result<Slot, ImageError> {
@@ -369,7 +395,14 @@ impl Resolver<'_> {
         })
     }
 
+    #[inline]
     fn use_of(&mut self, party: Party) {
+        if std::mem::replace(&mut self.used_last, party) != party {
+            self.note_use(party);
+        }
+    }
+
+    fn note_use(&mut self, party: Party) {
         match party {
             Party::Image(at) if !self.plan.images.contains(&at) => self.plan.images.push(at),
             Party::Member(at) if !self.plan.members.contains(&at) => self.plan.members.push(at),

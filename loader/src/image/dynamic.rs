@@ -75,6 +75,7 @@ impl Dynamic {
         let words = unsafe { place.table::<u64>(range.address, count) }
             .map_or_else(|| copied().map(Cow::Owned), |words| Some(Cow::Borrowed(words)))
             .ok_or(ImageError::Truncated("the dynamic section"))?;
+        let writable = place.segment(range.address, 0).is_some_and(|segment| segment.access.write);
         let mut dynamic = Self { needed: Vec::with_capacity(4), ..Self::default() };
         let (mut strings, mut symbols_size) = ((None, 0), 24);
         let mut relocations = (None, 0);
@@ -86,9 +87,7 @@ impl Dynamic {
         let (mut needed_versions, mut defined_versions) = ((None, 0), (None, 0));
         for [tag, value] in words.as_chunks::<2>().0 {
             let value = *value;
-            // Whoever relocates the section does not always relocate all of it. A file may be linked at any address, so
-            // what says it is that the file has nothing there.
-            let address = if place.settled && place.segment(value, 0).is_none() {
+            let address = if place.settled && relocated(place, *tag, value, writable) {
                 value.wrapping_sub(place.base as u64)
             } else {
                 value
@@ -153,5 +152,60 @@ impl Dynamic {
         dynamic.needed_versions = needed_versions.0.map(|address| (address, needed_versions.1));
         dynamic.defined_versions = defined_versions.0.map(|address| (address, defined_versions.1));
         Ok(dynamic)
+    }
+}
+
+/// Whether glibc has relocated an address in the dynamic section of something it has loaded. It does not relocate all
+/// of them, and a file may be linked at any address; so what says it is that the file has nothing there. Something
+/// loaded at an address below its own size (as valgrind loads programs) may have something at both: then it is the
+/// tags that count, those of the tables that glibc itself reads all the time.
+fn relocated(place: &Place, tag: u64, value: u64, writable: bool) -> bool {
+    const DT_HASH: u64 = 4;
+    const DT_VERSYM: u64 = 0x6fff_fff0;
+    const DT_GNU_HASH: u64 = 0x6fff_fef5;
+    // `DT_PLTGOT`, `DT_STRTAB`, `DT_SYMTAB`, `DT_RELA`, `DT_JMPREL`.
+    const OTHERS: [u64; 5] = [3, 5, 6, 7, 23];
+    let within = |address| place.segment(address, 0).is_some();
+    if !within(value) {
+        return true;
+    }
+    let by_tag = matches!(tag, DT_HASH | DT_VERSYM | DT_GNU_HASH) || OTHERS.contains(&tag);
+    by_tag && writable && place.base != 0 && within(value.wrapping_sub(place.base as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test shall say where")]
+    use super::*;
+    use crate::image::place::Segment;
+    use crate::sys::memory::Access;
+
+    /// A file of 64 KiB that glibc has loaded at an address within its own size, with a dynamic section of these words
+    /// at its beginning.
+    fn read(words: &'static [u64], base: u64, write: bool) -> Dynamic {
+        let memory = words.as_ptr() as u64;
+        let access = Access { read: true, write, execute: false };
+        let segment = |address, size| Segment { address, size, offset: 0, file_size: size, access };
+        let bytes = size_of_val(words) as u64;
+        // The segment with the section lies where the words are.
+        let segments = vec![segment(0x1000, 0x10000), segment(memory.wrapping_sub(base), bytes)];
+        let place = Place { base: base as usize, segments, settled: true };
+        // SAFETY: the second segment is the words, and nothing is read from the first.
+        unsafe { Dynamic::read(&place, Range { address: memory.wrapping_sub(base), size: bytes }) }.unwrap()
+    }
+
+    #[test]
+    fn addresses_that_could_be_either_go_by_their_tags() {
+        static WORDS: [u64; 12] = [6, 0x9000, 0x6fff_fef5, 0xa000, 12, 0x9000, 25, 0x3000, 27, 8, 0, 0];
+        let dynamic = read(&WORDS, 0x8000, true);
+        assert_eq!((dynamic.symbols, dynamic.gnu_hash), (Some(0x1000), Some(0x2000)));
+        assert_eq!((dynamic.init, dynamic.init_array.unwrap().address), (Some(0x9000), 0x3000));
+        // Nobody writes to a read-only section.
+        let dynamic = read(&WORDS, 0x8000, false);
+        assert_eq!((dynamic.symbols, dynamic.gnu_hash), (Some(0x9000), Some(0xa000)));
+        // What has nothing at the address as it stands was relocated.
+        static FAR: [u64; 6] = [6, 0x7_0000_9000, 12, 0x7_0000_3000, 0, 0];
+        let dynamic = read(&FAR, 0x7_0000_0000, true);
+        assert_eq!((dynamic.symbols, dynamic.init), (Some(0x9000), Some(0x3000)));
     }
 }

@@ -90,7 +90,7 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
         .and_then(|end| bytes.get(table..end))
         .ok_or(ImageError::Truncated("the program header table"))?;
 
-    let mut segments = Vec::with_capacity(2);
+    let mut segments = Vec::with_capacity(4);
     let mut dynamic = None;
     let (mut tls, mut relro, mut unwind) = (None, None, None);
     let mut notes = Vec::with_capacity(2);

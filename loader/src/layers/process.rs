@@ -10,6 +10,7 @@
 
 mod listing;
 mod memo;
+mod name_set;
 mod tables;
 
 use super::readers::Section;
@@ -21,7 +22,9 @@ use crate::image::versions::Version;
 use crate::loader::Library;
 use crate::sys::libraries;
 use memo::{KnownVersions, Memo};
+use name_set::NameSet;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Arc, OnceLock, Weak};
@@ -45,6 +48,10 @@ struct Read {
     closure: Arc<Closure>,
 }
 
+/// Most loaders open few.
+type Libraries = SmallVec<[Arc<Library>; 8]>;
+type Entries = SmallVec<[Entry; 24]>;
+
 /// That many libraries stay open.
 const MOST_KEPT: usize = 64;
 /// That many are remembered of what may be opened again.
@@ -53,6 +60,8 @@ const MOST_READ: usize = 32;
 /// What was loaded when the program started.
 struct Start {
     tables: Vec<Tables>,
+    /// The names that they go by.
+    names: NameSet,
     memo: Memo,
     versions: KnownVersions,
     /// How many more there are by glibc's count, for those that are nobody's libraries.
@@ -62,8 +71,8 @@ struct Start {
 /// What counts of the process at one moment, in order, held open.
 pub(crate) struct ProcessView {
     start: Arc<Start>,
-    libraries: Vec<Arc<Library>>,
-    entries: Vec<Entry>,
+    libraries: Libraries,
+    entries: Entries,
     /// What `dlsym` said.
     asked: HashMap<(Vec<u8>, Vec<u8>), Option<usize>>,
 }
@@ -109,7 +118,7 @@ impl Process {
     }
 
     /// The open libraries. None may be closed while the list is locked, as a destructor may call us; hence the copy.
-    fn libraries(&self) -> Vec<Arc<Library>> {
+    fn libraries(&self) -> Libraries {
         self.opened.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -128,13 +137,20 @@ impl Process {
             });
             let uncounted = (all - tables.len() as u64).wrapping_add(present).wrapping_sub(all);
             tables.truncate(tables::front(&tables));
-            Arc::new(Start { tables, memo: Memo::default(), versions: KnownVersions::default(), uncounted })
+            let names = NameSet::new(tables.iter().flat_map(Tables::names));
+            Arc::new(Start {
+                tables,
+                names,
+                memo: Memo::default(),
+                versions: KnownVersions::default(),
+                uncounted,
+            })
         })
     }
 
     /// Whether a library of that name was there when the program started.
-    pub(crate) fn has_from_start(&self, name: &str) -> bool {
-        self.start().tables.iter().any(|table| table.is_called(name))
+    pub(crate) fn has_from_start(&self, name: &[u8]) -> bool {
+        self.start().names.has(name)
     }
 
     /// The address of a function that [`ProcessView::provides`] was true for. Takes no lock and allocates nothing.
@@ -207,9 +223,9 @@ impl Process {
         let libraries = self.libraries();
         let entry =
             |library, at: usize, table: &Tables| Entry { filter: table.filter(), library, at: at as u32 };
-        let mut entries: Vec<Entry> =
+        let mut entries: Entries =
             start.tables.iter().enumerate().map(|(at, table)| entry(None, at, table)).collect();
-        let mut seen = Vec::new();
+        let mut seen: SmallVec<[usize; 24]> = SmallVec::new();
         for (library, at) in libraries.iter().zip(0..) {
             let closure = library.closure(|root| self.closure_of(root, &start));
             for (place, table) in closure.tables.iter().enumerate() {
@@ -227,7 +243,7 @@ impl Closure {
     /// The library whose dynamic section is at `root`, and what it needs, breadth first. Only their tables are read: there
     /// may be many others.
     fn of(root: usize, start: &Start) -> Self {
-        let known = |name: &str| start.tables.iter().any(|table| table.is_called(name));
+        let known = |name: &str| start.names.has(name.as_bytes());
         let mut chosen: Vec<Tables> = Vec::new();
         if let Some(table) = read_first(|loaded| Tables::identity_of(loaded) == Some(root)) {
             chosen.push(table);
@@ -237,7 +253,7 @@ impl Closure {
             next += 1;
             let needed: Vec<_> = table.needed().iter().filter(|name| !known(name)).cloned().collect();
             for name in needed {
-                if chosen.iter().any(|table| table.is_called(&name)) {
+                if chosen.iter().any(|table| table.is_called(name.as_bytes())) {
                     continue;
                 }
                 // Most files have the name that they give themselves.
@@ -245,10 +261,10 @@ impl Closure {
                     let file = loaded.name.to_bytes().rsplit(|byte| *byte == b'/').next();
                     file == Some(name.as_bytes())
                 });
-                let found = by_file.filter(|table| table.is_called(&name)).or_else(|| {
+                let found = by_file.filter(|table| table.is_called(name.as_bytes())).or_else(|| {
                     let mut found = None;
                     libraries::for_each(|loaded| {
-                        found = Some(Tables::read(loaded)).filter(|table| table.is_called(&name));
+                        found = Some(Tables::read(loaded)).filter(|table| table.is_called(name.as_bytes()));
                         found.is_none()
                     });
                     found
@@ -284,21 +300,30 @@ impl ProcessView {
     }
 
     /// What somebody has got before for the undefined symbol `index`, whose name has that hash: the value, and whose it is.
-    #[inline]
-    pub(super) fn remembered(
+    #[inline(always)]
+    pub(super) fn remembered<'s>(
         &self,
         symbols: &Symbols,
         (index, hash): (u32, u32),
-        section: &Section,
-    ) -> Option<(Value, Party)> {
-        if let Some((value, _, at)) = self.start.memo.find_for(symbols, (index, hash), section) {
-            return Some((value, Party::Process(at)));
+        section: &'s Section,
+    ) -> Option<(&'s Value, Party)> {
+        match self.start.memo.find_for(symbols, (index, hash), section) {
+            Some((value, _, at)) => Some((value, Party::Process(*at))),
+            None => self.remembered_of_libraries(symbols, (index, hash), section),
         }
+    }
+
+    fn remembered_of_libraries<'s>(
+        &self,
+        symbols: &Symbols,
+        (index, hash): (u32, u32),
+        section: &'s Section,
+    ) -> Option<(&'s Value, Party)> {
         // What was there at the start does not have what was once found in a library.
         let mut of_libraries = self.entries.iter().enumerate().skip(self.start.tables.len());
         let (at, entry) = of_libraries.find(|(_, entry)| entry.filter.passes(hash))?;
         let (value, _, place) = self.closure(entry)?.memo.find_for(symbols, (index, hash), section)?;
-        (place == entry.at as usize).then_some((value, Party::Process(at)))
+        (*place == entry.at as usize).then_some((value, Party::Process(at)))
     }
 
     /// The first answer in glibc's order, or what `dlsym` said.
@@ -345,7 +370,9 @@ impl ProcessView {
     /// Whether that version is defined by what stays as long as who holds `held_open`, in the library that it is of.
     pub(crate) fn provides(&self, version: &Version, held_open: &[Arc<Library>]) -> bool {
         let mut closures = held_open.iter().filter_map(|library| library.known_closure());
-        self.start.versions.defined_by(&self.start.tables, version)
+        self.start.versions.knows(version)
+            || closures.clone().any(|closure| closure.versions.knows(version))
+            || self.start.versions.defined_by(&self.start.tables, version)
             || closures.any(|closure| closure.versions.defined_by(&closure.tables, version))
     }
 

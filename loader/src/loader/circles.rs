@@ -13,9 +13,6 @@ pub(super) fn circles(needs: &[&[usize]]) -> Vec<Vec<usize>> {
         circles: Vec<Vec<usize>>,
     }
     let count = needs.len();
-    if count == 1 {
-        return vec![vec![0]];
-    }
     let mut walk = Walk {
         needs,
         number: vec![usize::MAX; count],

@@ -97,13 +97,14 @@ impl Loader {
         let mut unopened = Vec::new();
         for member in members {
             for name in image::needed(&member.mapped) {
-                if process.has_from_start(&name) {
+                if process.has_from_start(name) {
                     continue;
                 }
-                if let Some(library) = process.opened(|library| library.is_called(&name)) {
+                if let Some(library) = process.opened(|library| library.is_called(name)) {
                     member.libraries.push(library);
                     continue;
                 }
+                let name = String::from_utf8_lossy(name);
                 match Library::needed(&name, &member.mapped, self.0.options.global_libraries, None) {
                     Ok(library) => {
                         process.add(&library);

@@ -91,8 +91,9 @@ impl Library {
     }
 
     /// Whether an image that needs `name` means this one.
-    pub(crate) fn is_called(&self, name: &str) -> bool {
-        self.asked == name || self.path == name || self.path.rsplit('/').next() == Some(name)
+    pub(crate) fn is_called(&self, name: &[u8]) -> bool {
+        let file = self.path.rfind('/').map_or(0, |at| at + 1);
+        [self.asked.as_str(), &self.path, &self.path[file..]].iter().any(|known| known.as_bytes() == name)
     }
 
     /// Opens what was asked for. `offered` is what it was offered before.

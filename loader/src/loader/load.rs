@@ -10,9 +10,13 @@ use crate::image::{Cycle, Image, ImageError, ImageSource, Parts, StartError, tls
 use crate::layers::readers::Section;
 use crate::layers::{Held, Layers, ProcessView, Space};
 use crate::sys::arguments::ProgramArguments;
+use smallvec::{SmallVec, smallvec};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Something for each image of a group, which mostly is one.
+type Group<T> = SmallVec<[T; 1]>;
 
 /// An image that is mapped and not bound.
 pub(crate) struct Member {
@@ -60,7 +64,7 @@ impl Loader {
     ) -> Result<Vec<Arc<Image>>, LoadError> {
         let (mut prepared, order) = self.prepare(namespace, sources, true)?;
         let arguments = self.0.options.program.unwrap_or_else(ProgramArguments::of_process);
-        let mut ready = Vec::with_capacity(prepared.len());
+        let mut ready: Group<_> = SmallVec::new();
         for at in &order {
             let Prepared { image, applied, .. } = &mut prepared[*at];
             match image.finish(applied) {
@@ -72,9 +76,10 @@ impl Loader {
                 }
             }
         }
-        let shown: Vec<_> =
+        let shown: Group<_> =
             prepared.iter().zip(sources).map(|(one, (_, source))| (&*one.image, *source)).collect();
         self.0.tools.announce(&shown);
+        drop(shown);
         for Prepared { image, .. } in &prepared {
             if let Err(error) = self.show_exports(image) {
                 prepared.iter().for_each(|one| one.image.give_up());
@@ -104,9 +109,9 @@ impl Loader {
         namespace: Option<&Namespace>,
         sources: &[(&str, ImageSource<'_>)],
         near: bool,
-    ) -> Result<(Vec<Prepared>, Vec<usize>), LoadError> {
+    ) -> Result<(Group<Prepared>, Group<usize>), LoadError> {
         let space = self.space(namespace);
-        let mut members = Vec::with_capacity(sources.len());
+        let mut members: Group<Member> = SmallVec::new();
         for (name, source) in sources {
             members.push(self.map(name, *source)?);
         }
@@ -156,8 +161,8 @@ impl Loader {
     fn bind(
         &self,
         space: &Arc<Space>,
-        members: &mut Vec<Member>,
-    ) -> Result<(Vec<Prepared>, Vec<usize>), LoadError> {
+        members: &mut Group<Member>,
+    ) -> Result<(Group<Prepared>, Group<usize>), LoadError> {
         let common = &self.0.common;
         let mut view = common.process.view();
         let mut asked = false;
@@ -165,7 +170,7 @@ impl Loader {
             // Images must not end while the lock is held, so they are dropped after it is.
             let held = Held::default();
             let binding = common.binding.lock();
-            let mut plans = Vec::with_capacity(members.len());
+            let mut plans: Group<Plan> = SmallVec::new();
             for (position, member) in members.iter().enumerate() {
                 let layers = Layers::new(
                     space,
@@ -202,7 +207,7 @@ impl Loader {
                 drop(binding);
                 return Err(unresolved(&member.name, &member.mapped, &plan.missing, space));
             }
-            let mut applied = Vec::with_capacity(members.len());
+            let mut applied: Group<Applied> = SmallVec::new();
             for (member, plan) in members.iter().zip(&plans) {
                 // SAFETY: mapped just now, nobody else has seen it, and this is done once: every way on from here
                 // leaves the loop.
@@ -211,11 +216,16 @@ impl Loader {
                 applied
                     .push(one.map_err(|source| LoadError::Image { unit: member.name.to_string(), source })?);
             }
-            let needs: Vec<_> = plans.iter().map(|plan| &*plan.members).collect();
-            let groups = circles(&needs);
-            let order: Vec<usize> = groups.iter().flatten().copied().collect();
-            let relocated = plans.into_iter().zip(applied).collect();
-            let prepared = assemble(self, space, std::mem::take(members), relocated, groups, &view, &held);
+            let groups: Group<Group<usize>> = if plans.len() == 1 {
+                smallvec![smallvec![0]]
+            } else {
+                let needs: Vec<_> = plans.iter().map(|plan| &*plan.members).collect();
+                circles(&needs).into_iter().map(SmallVec::from_vec).collect()
+            };
+            let order = groups.iter().flatten().copied().collect();
+            let parts = std::mem::take(members).into_iter().zip(plans).zip(applied);
+            let parts = parts.map(|((member, plan), applied)| Some((member, plan, applied))).collect();
+            let prepared = assemble(self, space, parts, groups, &view, &held);
             for one in &prepared {
                 space.add(&one.image);
             }
@@ -237,19 +247,17 @@ fn not_started(unit: String, error: StartError) -> LoadError {
 fn assemble(
     loader: &Loader,
     space: &Arc<Space>,
-    members: Vec<Member>,
-    relocated: Vec<(Plan, Applied)>,
-    groups: Vec<Vec<usize>>,
+    mut parts: Group<Option<(Member, Plan, Applied)>>,
+    groups: Group<Group<usize>>,
     view: &ProcessView,
     held: &Held,
-) -> Vec<Prepared> {
-    let places: Vec<u64> = members.iter().map(|_| space.next_place()).collect();
-    let mut parts: Vec<_> = members.into_iter().zip(relocated).map(Some).collect();
-    let mut done: Vec<Option<Prepared>> = parts.iter().map(|_| None).collect();
+) -> Group<Prepared> {
+    let places: Group<u64> = parts.iter().map(|_| space.next_place()).collect();
+    let mut done: Group<Option<Prepared>> = parts.iter().map(|_| None).collect();
     for group in groups {
         let cycle = (group.len() > 1).then(Cycle::new);
         for at in group {
-            let Some((member, (plan, mut applied))) = parts[at].take() else { continue };
+            let Some((member, plan, mut applied)) = parts[at].take() else { continue };
             let Member { name, mapped, module, mut libraries, early, began, mapped_at } = member;
             // Whoever was there early may still look at these.
             applied.references.extend(early.into_iter().flat_map(|early| early.references));

@@ -21,6 +21,7 @@ use crate::layers::{Held, Layers, Space};
 use crate::libraries::{self, SearchPath};
 use crate::sys::libraries::is_named;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,12 +39,12 @@ impl Loader {
         let mut missing = Vec::new();
         for (at, member) in members.iter_mut().enumerate() {
             for name in image::needed(&member.mapped) {
-                if process.has_from_start(&name) {
+                if process.has_from_start(name) {
                     continue;
                 }
-                match process.opened(|library| library.is_called(&name)) {
+                match process.opened(|library| library.is_called(name)) {
                     Some(library) => member.libraries.push(library),
-                    None => missing.push((at, name.into_owned())),
+                    None => missing.push((at, String::from_utf8_lossy(name).into_owned())),
                 }
             }
         }
@@ -54,7 +55,7 @@ impl Loader {
         for (at, name) in missing {
             let member = &mut members[at];
             // One may have been opened for another member.
-            let library = match process.opened(|library| library.is_called(&name)) {
+            let library = match process.opened(|library| library.is_called(name.as_bytes())) {
                 Some(library) => library,
                 None => {
                     let global = self.0.options.global_libraries;
@@ -240,11 +241,10 @@ impl Loader {
 
     /// Whether a library that others need by this name is loaded.
     fn has_library(&self, name: &[u8]) -> bool {
-        let text = String::from_utf8_lossy(name);
         let process = &self.0.common.process;
-        process.has_from_start(&text)
-            || process.opened(|library| library.is_called(&text)).is_some()
-            || is_named(Path::new(&*text))
+        process.has_from_start(name)
+            || process.opened(|library| library.is_called(name)).is_some()
+            || is_named(Path::new(OsStr::from_bytes(name)))
     }
 }
 

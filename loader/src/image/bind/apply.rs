@@ -57,23 +57,21 @@ pub(crate) unsafe fn apply(
         // SAFETY: as above.
         unsafe { relative(mapped, &mut targets)? };
     }
-    for relocation in relocations.iter().chain(jumps) {
-        match (plan.slots.get(relocation.symbol() as usize), targets.near(relocation.offset, 8)) {
-            (Some(Slot::Known(Value::Address(address))), Some(target)) if is_address(relocation) => {
-                let address = address.wrapping_add_signed(relocation.addend as isize);
-                // SAFETY: to be written to, as `near` says.
-                unsafe { (target as *mut usize).write_unaligned(address) };
-                continue;
+    for table in [relocations, jumps] {
+        for relocation in table {
+            let place = targets.near(relocation.offset, 8).filter(|_| is_address(relocation));
+            match (place, plan.slots.get(relocation.symbol() as usize)) {
+                (Some(target), Some(Slot::Known(Value::Address(address)))) => {
+                    let address = address.wrapping_add_signed(relocation.addend as isize);
+                    // SAFETY: to be written to, as `near` says.
+                    unsafe { (target as *mut usize).write_unaligned(address) };
+                }
+                // The place has what it needs already.
+                (Some(_), Some(Slot::Later)) if mapped.place.base == 0 => applied.later = true,
+                // SAFETY: as above.
+                _ => unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? },
             }
-            // The place has what it needs already.
-            (Some(Slot::Later), Some(_)) if mapped.place.base == 0 && is_address(relocation) => {
-                applied.later = true;
-                continue;
-            }
-            _ => {}
         }
-        // SAFETY: as above.
-        unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? };
     }
     Ok(applied)
 }
@@ -192,7 +190,7 @@ unsafe fn relative(mapped: &Mapped, targets: &mut Targets<'_>) -> Result<(), Ima
 
 /// # Safety
 /// As for [`apply`].
-#[inline]
+#[inline(never)]
 unsafe fn one(
     mapped: &Mapped,
     module: Option<usize>,

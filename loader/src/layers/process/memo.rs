@@ -8,6 +8,8 @@ use crate::layers::Value;
 use crate::layers::chains::{Chains, Link};
 use crate::layers::readers::Section;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// An answer: what the symbol stands for, and the place of the table that has it.
 pub(super) type Answer = (Value, SymbolKind, usize);
@@ -16,13 +18,21 @@ pub(super) type Answer = (Value, SymbolKind, usize);
 #[derive(Default)]
 pub(super) struct Memo {
     names: Chains<Known>,
-    /// Owns what is in the table.
-    known: Mutex<Vec<Box<[Link<Known>]>>>,
+    owned: Mutex<Owned>,
+}
+
+/// What the table is made of.
+#[derive(Default)]
+struct Owned {
+    known: Vec<Box<[Link<Known>]>>,
+    /// The versions, each once: many names have the same.
+    versions: Vec<Arc<[u8]>>,
 }
 
 struct Known {
-    name: Box<[u8]>,
-    version: Option<Box<[u8]>>,
+    /// Beside the rest, which is looked at next.
+    name: SmallVec<[u8; 24]>,
+    version: Option<Arc<[u8]>>,
     answer: Answer,
 }
 
@@ -48,26 +58,33 @@ impl Memo {
     }
 
     /// What was remembered for the undefined symbol `index`, whose name has that hash.
-    #[inline]
-    pub(super) fn find_for(
+    #[inline(always)]
+    pub(super) fn find_for<'s>(
         &self,
         symbols: &Symbols,
         (index, hash): (u32, u32),
-        section: &Section,
-    ) -> Option<Answer> {
-        let mut of_hash = self.names.of(hash >> 1, section).peekable();
-        of_hash.peek()?;
-        let version = symbols.needed_version(index).map(|version| version.name);
-        let known = of_hash
-            .find(|known| symbols.is_called(index, &known.name) && known.version.as_deref() == version);
-        known.map(|known| known.answer)
+        section: &'s Section,
+    ) -> Option<&'s Answer> {
+        for known in self.names.of(hash >> 1, section) {
+            let version = symbols.needed_version(index).map(|version| version.name);
+            if symbols.is_called(index, &known.name) && known.version.as_deref() == version {
+                return Some(&known.answer);
+            }
+        }
+        None
     }
 
     /// Remembers an answer.
     pub(super) fn add(&self, name: Name<'_>, version: Option<&Version>, answer: Answer) {
-        let version = version.map(|version| version.name.into());
+        let Owned { known, versions } = &mut *self.owned.lock();
+        let version = version.map(|version| match versions.iter().find(|known| ***known == *version.name) {
+            Some(known) => Arc::clone(known),
+            None => {
+                versions.push(version.name.into());
+                Arc::clone(&versions[versions.len() - 1])
+            }
+        });
         let link = Link::new(name.key(), Known { name: name.bytes.into(), version, answer });
-        let mut known = self.known.lock();
         known.push(Box::new([link]));
         if let Some(links) = known.last() {
             // SAFETY: the list only grows, and its boxes stay where they are until the table is dropped.
@@ -94,22 +111,29 @@ struct KnownVersion {
 }
 
 impl KnownVersions {
+    /// Whether a version was found to be defined before.
+    pub(super) fn knows(&self, version: &Version) -> bool {
+        self.0.lock().iter().any(|known| known.is(version))
+    }
+
     /// Whether the library of `tables` that `version` is needed from defines it. They must be the same every time.
     pub(super) fn defined_by(&self, tables: &[Tables], version: &Version) -> bool {
-        let mut known = self.0.lock();
-        let is_it = |known: &KnownVersion| {
-            known.hash == version.hash && *known.name == *version.name && *known.file == *version.file
-        };
-        if known.iter().any(is_it) {
-            return true;
-        }
-        let file = String::from_utf8_lossy(version.file);
-        let defined = tables.iter().any(|table| table.is_called(&file) && table.defines(version));
+        let defined = tables.iter().any(|table| table.is_called(version.file) && table.defines(version));
         if defined {
             let (name, file) = (version.name.into(), version.file.into());
-            known.push(KnownVersion { hash: version.hash, name, file });
+            let mut known = self.0.lock();
+            if !known.iter().any(|known| known.is(version)) {
+                known.push(KnownVersion { hash: version.hash, name, file });
+            }
         }
         defined
+    }
+}
+
+impl KnownVersion {
+    #[inline]
+    fn is(&self, version: &Version) -> bool {
+        self.hash == version.hash && *self.name == *version.name && *self.file == *version.file
     }
 }
 

@@ -67,8 +67,14 @@ impl Tables {
     }
 
     /// Whether a needed library of that name is this one.
-    pub(super) fn is_called(&self, name: &str) -> bool {
-        !name.is_empty() && (self.soname == name || self.file_name() == name || self.path == name)
+    pub(super) fn is_called(&self, name: &[u8]) -> bool {
+        self.names().any(|known| known == name)
+    }
+
+    /// The names that others may need it by.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        let names = [self.soname.as_str(), self.file_name(), &self.path];
+        names.into_iter().filter(|name| !name.is_empty()).map(str::as_bytes)
     }
 
     /// The same of what was not read.
@@ -159,7 +165,7 @@ pub(super) fn front(tables: &[Tables]) -> usize {
     let mut at = 0;
     while at < end {
         for name in &tables[at].needed {
-            if let Some(found) = tables.iter().position(|table| table.is_called(name)) {
+            if let Some(found) = tables.iter().position(|table| table.is_called(name.as_bytes())) {
                 end = end.max(found + 1);
             }
         }
