@@ -190,12 +190,31 @@ impl<'a> Layers<'a> {
         Self { space, host, process, group, position, held, section, alone, process_only }
     }
 
-    /// What the undefined symbol `index` gets, where nobody but the process is asked, has been asked before, and has no
-    /// stand-in for it: all that without looking at more of the name than its hash, if nobody has that.
+    /// What the undefined symbol `index` gets, where nobody but the process is asked and has been asked before, and the
+    /// place in the view of the process of who has it, if it is not a stand-in. Where nobody has a name of that hash, that
+    /// is all that is looked at.
     #[inline(always)]
-    pub(crate) fn remembered(&self, symbols: &Symbols, index: u32) -> Option<(&Value, Party)> {
-        let hash = symbols.hash_of(index).filter(|hash| self.process_only && !stand_ins::may_be(*hash))?;
-        self.process.remembered(symbols, (index, hash), &self.section)
+    pub(crate) fn remembered(&self, symbols: &Symbols, index: u32) -> Option<(Value, Option<usize>)> {
+        let hash = symbols.hash_of(index).filter(|_| self.process_only)?;
+        if stand_ins::may_be(hash) {
+            return self.remembered_or_replaced(symbols, (index, hash));
+        }
+        let (value, at) = self.process.remembered(symbols, (index, hash), &self.section)?;
+        Some((*value, Some(at)))
+    }
+
+    fn remembered_or_replaced(
+        &self,
+        symbols: &Symbols,
+        (index, hash): (u32, u32),
+    ) -> Option<(Value, Option<usize>)> {
+        let name = Name { bytes: symbols.text(symbols.get(index)?.name.into())?, hash };
+        if stand_ins::always(name).is_some() {
+            return None;
+        }
+        let (value, at) = self.process.remembered(symbols, (index, hash), &self.section)?;
+        let stand_in = stand_ins::instead_of_process(name).map(|address| (Value::Address(address), None));
+        Some(stand_in.unwrap_or((*value, Some(at))))
     }
 
     /// Whether any layer may have a name of which only a part of the hash is known: a quick no.

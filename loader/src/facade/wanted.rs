@@ -5,7 +5,7 @@
 //! costs microseconds. Everything is checked against the bounds of the file. A file that is damaged says nothing here:
 //! what is wrong with it is for `dlopen` to tell.
 
-use crate::image::dynamic::Dynamic;
+use crate::image::dynamic::{Dynamic, SymbolTables};
 use crate::image::elf::{Rela, STB_WEAK, STT_TLS};
 use crate::image::headers::Range;
 use crate::image::place::{Place, Segment};
@@ -83,8 +83,8 @@ impl LibraryFile {
         let at = Range { address: dynamic.p_offset(endian), size: dynamic.p_filesz(endian) };
         // SAFETY: the view is what the segment says, and lives as long as the symbols.
         let (dynamic, symbols, tables) = unsafe {
-            let dynamic = translate(Dynamic::read(&place, at).ok()?, &segments)?;
-            let symbols = Symbols::new(&place, &dynamic).ok()?;
+            let (dynamic, symbol_tables) = translate(Dynamic::read(&place, at).ok()?, &segments)?;
+            let symbols = Symbols::new(&place, &symbol_tables).ok()?;
             let ranges = [dynamic.relocations, dynamic.jump_relocations].into_iter().flatten();
             let tables: Option<Vec<&[Rela]>> = ranges
                 .map(|range| place.table(range.address, range.size as usize / size_of::<Rela>()))
@@ -179,7 +179,10 @@ struct Extent {
 }
 
 /// The dynamic section with offsets in the file instead of addresses.
-fn translate(mut dynamic: Dynamic, segments: &[Extent]) -> Option<Dynamic> {
+fn translate(
+    (mut dynamic, mut tables): (Dynamic, SymbolTables),
+    segments: &[Extent],
+) -> Option<(Dynamic, SymbolTables)> {
     let offset = |address: u64| {
         segments.iter().find_map(|segment| {
             let inside = address.checked_sub(segment.address).filter(|inside| *inside < segment.size)?;
@@ -203,16 +206,15 @@ fn translate(mut dynamic: Dynamic, segments: &[Extent]) -> Option<Dynamic> {
             Some(())
         }
     };
-    range(&mut dynamic.strings)?;
+    range(&mut tables.strings)?;
     range(&mut dynamic.relocations)?;
     range(&mut dynamic.jump_relocations)?;
-    for address in
-        [&mut dynamic.symbols, &mut dynamic.gnu_hash, &mut dynamic.hash, &mut dynamic.symbol_versions]
+    for address in [&mut tables.symbols, &mut tables.gnu_hash, &mut tables.hash, &mut tables.symbol_versions]
     {
         single(address)?;
     }
-    for (address, _) in [&mut dynamic.needed_versions, &mut dynamic.defined_versions].into_iter().flatten() {
+    for (address, _) in [&mut tables.needed_versions, &mut tables.defined_versions].into_iter().flatten() {
         *address = offset(*address)?;
     }
-    Some(dynamic)
+    Some((dynamic, tables))
 }

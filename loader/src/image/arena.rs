@@ -70,7 +70,7 @@ pub(crate) fn extent(headers: &Headers) -> Option<usize> {
         && !code.access.write
         && code.size == code.file_size
         && data.access.write
-        && headers.relro.is_none()
+        && headers.outline.relro.is_none()
         && end <= LARGEST as u64;
     fits.then_some(end as usize)
 }

@@ -71,7 +71,7 @@ pub(crate) fn resolve(
         held_open,
         provided: SmallVec::new(),
         all_provided: false,
-        used_last: Party::Unit,
+        used_last: 0,
     };
     let [relocations, jumps] = tables(mapped)?;
     let most = |table: &[Rela]| table.iter().map(Rela::symbol).max().unwrap_or(0);
@@ -140,7 +140,7 @@ pub(crate) fn choose_defined(
         held_open: None,
         provided: SmallVec::new(),
         all_provided: false,
-        used_last: Party::Unit,
+        used_last: 0,
     };
     let symbol = mapped.symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
     let own = resolver.own(symbol)?;
@@ -182,8 +182,8 @@ struct Resolver<'a> {
     provided: SmallVec<[(*const Version, bool); 8]>,
     /// Whether all that the image needs are.
     all_provided: bool,
-    /// Whose symbol was used last.
-    used_last: Party,
+    /// Place in the view of the process of what was remembered last.
+    used_last: usize,
 }
 
 impl Resolver<'_> {
@@ -195,9 +195,12 @@ impl Resolver<'_> {
         }
         let symbols = &self.mapped.symbols;
         let undefined = symbols.get(index).is_some_and(|symbol| !symbol.is_defined());
-        if undefined && let Some((value, party)) = self.layers.remembered(symbols, index) {
-            self.use_of(party);
-            self.plan.slots[index as usize] = Slot::Known(*value);
+        if undefined && let Some((value, place)) = self.layers.remembered(symbols, index) {
+            if let Some(at) = place.filter(|at| *at != self.used_last) {
+                self.used_last = at;
+                self.use_of(Party::Process(at));
+            }
+            self.plan.slots[index as usize] = Slot::Known(value);
             return Ok(());
         }
         self.slot(index).map(|_| ())
@@ -395,14 +398,7 @@ impl Resolver<'_> {
         })
     }
 
-    #[inline]
     fn use_of(&mut self, party: Party) {
-        if std::mem::replace(&mut self.used_last, party) != party {
-            self.note_use(party);
-        }
-    }
-
-    fn note_use(&mut self, party: Party) {
         match party {
             Party::Image(at) if !self.plan.images.contains(&at) => self.plan.images.push(at),
             Party::Member(at) if !self.plan.members.contains(&at) => self.plan.members.push(at),

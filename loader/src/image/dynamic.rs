@@ -5,17 +5,9 @@ use super::headers::Range;
 use super::place::Place;
 use std::borrow::Cow;
 
-/// What the dynamic section says; addresses are before relocation.
+/// Where a file's symbols are, as its dynamic section says; addresses are before relocation.
 #[derive(Debug, Default)]
-pub(crate) struct Dynamic {
-    /// Names of libraries it needs, as offsets into the strings.
-    pub(crate) needed: Vec<u64>,
-    /// Its own name, as an offset into the strings.
-    pub(crate) soname: Option<u64>,
-    /// `DT_RPATH`, where its libraries are looked for, as an offset into the strings.
-    pub(crate) rpath: Option<u64>,
-    /// `DT_RUNPATH`, the same with less weight.
-    pub(crate) runpath: Option<u64>,
+pub(crate) struct SymbolTables {
     /// The strings.
     pub(crate) strings: Option<Range>,
     /// The symbols.
@@ -30,6 +22,19 @@ pub(crate) struct Dynamic {
     pub(crate) needed_versions: Option<(u64, u64)>,
     /// Versions it defines, and how many.
     pub(crate) defined_versions: Option<(u64, u64)>,
+}
+
+/// What else the dynamic section says; addresses are before relocation.
+#[derive(Debug, Default)]
+pub(crate) struct Dynamic {
+    /// Names of libraries it needs, as offsets into the strings.
+    pub(crate) needed: Vec<u64>,
+    /// Its own name, as an offset into the strings.
+    pub(crate) soname: Option<u64>,
+    /// `DT_RPATH`, where its libraries are looked for, as an offset into the strings.
+    pub(crate) rpath: Option<u64>,
+    /// `DT_RUNPATH`, the same with less weight.
+    pub(crate) runpath: Option<u64>,
     /// Relocations with addends.
     pub(crate) relocations: Option<Range>,
     /// Relocations of the procedure linkage table.
@@ -67,7 +72,7 @@ impl Dynamic {
     ///
     /// # Safety
     /// The file is mapped as the segments of `place` say.
-    pub(crate) unsafe fn read(place: &Place, range: Range) -> Result<Self, ImageError> {
+    pub(crate) unsafe fn read(place: &Place, range: Range) -> Result<(Self, SymbolTables), ImageError> {
         let count = (range.size / 8) as usize;
         // SAFETY: the caller's promise; nobody writes to the section once it is loaded.
         let copied = || unsafe { place.copy::<u64>(range.address, count) };
@@ -77,6 +82,7 @@ impl Dynamic {
             .ok_or(ImageError::Truncated("the dynamic section"))?;
         let writable = place.segment(range.address, 0).is_some_and(|segment| segment.access.write);
         let mut dynamic = Self { needed: Vec::with_capacity(4), ..Self::default() };
+        let mut tables = SymbolTables::default();
         let (mut strings, mut symbols_size) = ((None, 0), 24);
         let mut relocations = (None, 0);
         let mut jumps = (None, 0);
@@ -96,9 +102,9 @@ impl Dynamic {
                 0 => break,
                 1 => dynamic.needed.push(value),
                 2 => jumps.1 = value,
-                4 => dynamic.hash = Some(address),
+                4 => tables.hash = Some(address),
                 5 => strings.0 = Some(address),
-                6 => dynamic.symbols = Some(address),
+                6 => tables.symbols = Some(address),
                 7 => relocations.0 = Some(address),
                 8 => relocations.1 = value,
                 9 if value != 24 => return Err(ImageError::Damaged("the size of its relocations")),
@@ -129,8 +135,8 @@ impl Dynamic {
                 36 => relative.0 = Some(address),
                 37 if value != 8 => return Err(ImageError::Damaged("the size of its relative relocations")),
                 0x6fff_fffb => dynamic.bind_now |= value & DT_FLAGS_1_NOW != 0,
-                0x6fff_fef5 => dynamic.gnu_hash = Some(address),
-                0x6fff_fff0 => dynamic.symbol_versions = Some(address),
+                0x6fff_fef5 => tables.gnu_hash = Some(address),
+                0x6fff_fff0 => tables.symbol_versions = Some(address),
                 0x6fff_fffc => defined_versions.0 = Some(address),
                 0x6fff_fffd => defined_versions.1 = value,
                 0x6fff_fffe => needed_versions.0 = Some(address),
@@ -142,16 +148,16 @@ impl Dynamic {
             return Err(ImageError::Damaged("the size of its symbols"));
         }
         let range = |(address, size): (Option<u64>, u64)| address.map(|address| Range { address, size });
-        dynamic.strings = range(strings);
+        tables.strings = range(strings);
         dynamic.relocations = range(relocations);
         dynamic.jump_relocations = range(jumps);
         dynamic.relative = range(relative);
         dynamic.preinit_array = range(preinit_array);
         dynamic.init_array = range(init_array);
         dynamic.fini_array = range(fini_array);
-        dynamic.needed_versions = needed_versions.0.map(|address| (address, needed_versions.1));
-        dynamic.defined_versions = defined_versions.0.map(|address| (address, defined_versions.1));
-        Ok(dynamic)
+        tables.needed_versions = needed_versions.0.map(|address| (address, needed_versions.1));
+        tables.defined_versions = defined_versions.0.map(|address| (address, defined_versions.1));
+        Ok((dynamic, tables))
     }
 }
 
@@ -182,7 +188,7 @@ mod tests {
 
     /// A file of 64 KiB that glibc has loaded at an address within its own size, with a dynamic section of these words
     /// at its beginning.
-    fn read(words: &'static [u64], base: u64, write: bool) -> Dynamic {
+    fn read(words: &'static [u64], base: u64, write: bool) -> (Dynamic, SymbolTables) {
         let memory = words.as_ptr() as u64;
         let access = Access { read: true, write, execute: false };
         let segment = |address, size| Segment { address, size, offset: 0, file_size: size, access };
@@ -197,15 +203,15 @@ mod tests {
     #[test]
     fn addresses_that_could_be_either_go_by_their_tags() {
         static WORDS: [u64; 12] = [6, 0x9000, 0x6fff_fef5, 0xa000, 12, 0x9000, 25, 0x3000, 27, 8, 0, 0];
-        let dynamic = read(&WORDS, 0x8000, true);
-        assert_eq!((dynamic.symbols, dynamic.gnu_hash), (Some(0x1000), Some(0x2000)));
+        let (dynamic, tables) = read(&WORDS, 0x8000, true);
+        assert_eq!((tables.symbols, tables.gnu_hash), (Some(0x1000), Some(0x2000)));
         assert_eq!((dynamic.init, dynamic.init_array.unwrap().address), (Some(0x9000), 0x3000));
         // Nobody writes to a read-only section.
-        let dynamic = read(&WORDS, 0x8000, false);
-        assert_eq!((dynamic.symbols, dynamic.gnu_hash), (Some(0x9000), Some(0xa000)));
+        let (_, tables) = read(&WORDS, 0x8000, false);
+        assert_eq!((tables.symbols, tables.gnu_hash), (Some(0x9000), Some(0xa000)));
         // What has nothing at the address as it stands was relocated.
         static FAR: [u64; 6] = [6, 0x7_0000_9000, 12, 0x7_0000_3000, 0, 0];
-        let dynamic = read(&FAR, 0x7_0000_0000, true);
-        assert_eq!((dynamic.symbols, dynamic.init), (Some(0x9000), Some(0x3000)));
+        let (dynamic, tables) = read(&FAR, 0x7_0000_0000, true);
+        assert_eq!((tables.symbols, dynamic.init), (Some(0x9000), Some(0x3000)));
     }
 }

@@ -30,16 +30,11 @@ pub(crate) struct TlsSegment {
     pub(crate) align: u64,
 }
 
-/// What the program headers say.
+/// What is still wanted of the program headers when the image is mapped.
 #[derive(Debug, Clone)]
-pub(crate) struct Headers {
-    /// Loadable segments: ascending, no two on one page, inside the file, not both writable and executable. Those that
-    /// can be mapped at once are one.
-    pub(crate) segments: Vec<Segment>,
-    /// First page of them.
+pub(crate) struct Outline {
+    /// First page of the loadable segments.
     pub(crate) first: usize,
-    /// Bytes from there to the end of the last page.
-    pub(crate) span: usize,
     /// The dynamic section.
     pub(crate) dynamic: Range,
     /// Thread-local storage.
@@ -48,8 +43,20 @@ pub(crate) struct Headers {
     pub(crate) relro: Option<Range>,
     /// The index of the unwind tables.
     pub(crate) unwind: Option<Range>,
+}
+
+/// What the program headers say.
+#[derive(Debug, Clone)]
+pub(crate) struct Headers {
+    /// Loadable segments: ascending, no two on one page, inside the file, not both writable and executable. Those that
+    /// can be mapped at once are one.
+    pub(crate) segments: Vec<Segment>,
+    /// Bytes from their first page to the end of the last.
+    pub(crate) span: usize,
     /// Notes.
     pub(crate) notes: Vec<Range>,
+    /// The rest.
+    pub(crate) outline: Outline,
 }
 
 /// Largest image in memory; far above anything sensible.
@@ -133,13 +140,15 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
     join(&mut segments);
     Ok(Headers {
         segments,
-        first,
         span,
-        dynamic: dynamic.ok_or(ImageError::Damaged("it has no dynamic section"))?,
-        tls,
-        relro,
-        unwind,
         notes,
+        outline: Outline {
+            first,
+            dynamic: dynamic.ok_or(ImageError::Damaged("it has no dynamic section"))?,
+            tls,
+            relro,
+            unwind,
+        },
     })
 }
 

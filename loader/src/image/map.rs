@@ -4,7 +4,7 @@ mod alone;
 
 use super::arena::{self, Alone, Lease};
 use super::dynamic::Dynamic;
-use super::headers::{self, HEADER_BYTES, Headers};
+use super::headers::{self, HEADER_BYTES, Headers, Outline};
 use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE, handle_distance};
 use super::place::Place;
 use super::symbols::Symbols;
@@ -66,8 +66,8 @@ impl From<ImageError> for MapError {
 /// A mapped image and what was read from it.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    /// What the program headers said; the segments are in `place`, and notes are not kept.
-    pub(crate) headers: Headers,
+    /// What the program headers said, but for the segments, which are in `place`.
+    pub(crate) headers: Outline,
     /// What the dynamic section said.
     pub(crate) dynamic: Dynamic,
     /// Its symbols: slices of `mapping`.
@@ -188,24 +188,25 @@ fn map_alone(
     alone: Option<Alone>,
 ) -> Result<Box<Mapped>, MapError> {
     let mapping = alone::map(file, &headers, options)?;
-    let base = mapping.start().wrapping_sub(headers.first);
+    let base = mapping.start().wrapping_sub(headers.outline.first);
     read_tables(headers, base, path, Memory::Own { mapping, _alone: alone })
 }
 
 /// Reads the tables of what is in memory.
 fn read_tables(
-    mut headers: Headers,
+    headers: Headers,
     base: usize,
     path: Option<PathBuf>,
     memory: Memory,
 ) -> Result<Box<Mapped>, MapError> {
-    let place = Place { base, segments: std::mem::take(&mut headers.segments), settled: false };
-    let (dynamic, mut symbols, handle, layout);
+    let Headers { segments, notes, outline: headers, .. } = headers;
+    let place = Place { base, segments, settled: false };
+    let (dynamic, tables, mut symbols, handle, layout);
     // SAFETY: in memory as the segments say, and `Mapped` keeps the memory as long as the symbols.
     unsafe {
-        (handle, layout) = find_note(&place, &std::mem::take(&mut headers.notes))?;
-        dynamic = Dynamic::read(&place, headers.dynamic)?;
-        symbols = Symbols::new(&place, &dynamic)?;
+        (handle, layout) = find_note(&place, &notes)?;
+        (dynamic, tables) = Dynamic::read(&place, headers.dynamic)?;
+        symbols = Symbols::new(&place, &tables)?;
         symbols.set_hashes(&place, layout.hashes)?;
     }
     if dynamic.text_relocations {

@@ -5,7 +5,7 @@ mod listing;
 pub(crate) use listing::Holding;
 
 use super::ImageError;
-use super::dynamic::Dynamic;
+use super::dynamic::SymbolTables;
 use super::elf::*;
 use super::place::{Place, Strings};
 use super::versions::{HIDDEN, Version, Versions};
@@ -128,35 +128,35 @@ impl Symbols {
     ///
     /// # Safety
     /// The file is mapped as the segments of `place` say, as long as this value and anything taken from it.
-    pub(crate) unsafe fn new(place: &Place, dynamic: &Dynamic) -> Result<Self, ImageError> {
+    pub(crate) unsafe fn new(place: &Place, tables: &SymbolTables) -> Result<Self, ImageError> {
         let outside = ImageError::Truncated;
-        let strings = match dynamic.strings {
+        let strings = match tables.strings {
             // SAFETY: the caller's promise, here and below.
             Some(range) => unsafe { place.table::<u8>(range.address, range.size as usize) }
                 .ok_or(outside("the string table"))?,
             None => &[],
         };
         let strings = Strings::new(strings);
-        let symbols = match dynamic.symbols {
+        let symbols = match tables.symbols {
             // SAFETY: as above.
             Some(address) => unsafe { place.tail(address) }.ok_or(outside("the symbol table"))?,
             None => &[],
         };
         // SAFETY: as above.
-        let hash = unsafe { Hash::new(place, dynamic) }.ok_or(outside("the hash table"))?;
-        let numbers = match dynamic.symbol_versions {
+        let hash = unsafe { Hash::new(place, tables) }.ok_or(outside("the hash table"))?;
+        let numbers = match tables.symbol_versions {
             // SAFETY: as above.
             Some(address) => Some(unsafe { place.tail(address) }.ok_or(outside("the version table"))?),
             None => None,
         };
         let mut needed = Versions::default();
-        if let Some((address, count)) = dynamic.needed_versions {
+        if let Some((address, count)) = tables.needed_versions {
             // SAFETY: as above.
             unsafe { needed.add_needed(place, strings, address, count) }
                 .ok_or(outside("a needed version"))?;
         }
         let mut defined = Versions::default();
-        if let Some((address, count)) = dynamic.defined_versions {
+        if let Some((address, count)) = tables.defined_versions {
             // SAFETY: as above.
             unsafe { defined.add_defined(place, strings, address, count) }
                 .ok_or(outside("a defined version"))?;
@@ -386,8 +386,8 @@ impl Symbols {
 impl Hash {
     /// # Safety
     /// As for [`Symbols::new`].
-    unsafe fn new(place: &Place, dynamic: &Dynamic) -> Option<Self> {
-        if let Some(address) = dynamic.gnu_hash {
+    unsafe fn new(place: &Place, tables: &SymbolTables) -> Option<Self> {
+        if let Some(address) = tables.gnu_hash {
             // SAFETY: the caller's promise, here and below.
             let [buckets, first, words, shift] = *unsafe { place.table::<u32>(address, 4) }? else {
                 return None;
@@ -408,7 +408,7 @@ impl Hash {
                 })
             };
         }
-        let Some(address) = dynamic.hash else { return Some(Self::None) };
+        let Some(address) = tables.hash else { return Some(Self::None) };
         // SAFETY: as above.
         let [buckets, chains] = *unsafe { place.table::<u32>(address, 2) }? else { return None };
         if buckets == 0 {

@@ -223,8 +223,8 @@ impl Process {
         let libraries = self.libraries();
         let entry =
             |library, at: usize, table: &Tables| Entry { filter: table.filter(), library, at: at as u32 };
-        let mut entries: Entries =
-            start.tables.iter().enumerate().map(|(at, table)| entry(None, at, table)).collect();
+        let mut entries = Entries::new();
+        start.tables.iter().enumerate().for_each(|(at, table)| entries.push(entry(None, at, table)));
         let mut seen: SmallVec<[usize; 24]> = SmallVec::new();
         for (library, at) in libraries.iter().zip(0..) {
             let closure = library.closure(|root| self.closure_of(root, &start));
@@ -306,9 +306,9 @@ impl ProcessView {
         symbols: &Symbols,
         (index, hash): (u32, u32),
         section: &'s Section,
-    ) -> Option<(&'s Value, Party)> {
+    ) -> Option<(&'s Value, usize)> {
         match self.start.memo.find_for(symbols, (index, hash), section) {
-            Some((value, _, at)) => Some((value, Party::Process(*at))),
+            Some((value, _, at)) => Some((value, *at)),
             None => self.remembered_of_libraries(symbols, (index, hash), section),
         }
     }
@@ -318,12 +318,12 @@ impl ProcessView {
         symbols: &Symbols,
         (index, hash): (u32, u32),
         section: &'s Section,
-    ) -> Option<(&'s Value, Party)> {
+    ) -> Option<(&'s Value, usize)> {
         // What was there at the start does not have what was once found in a library.
         let mut of_libraries = self.entries.iter().enumerate().skip(self.start.tables.len());
         let (at, entry) = of_libraries.find(|(_, entry)| entry.filter.passes(hash))?;
         let (value, _, place) = self.closure(entry)?.memo.find_for(symbols, (index, hash), section)?;
-        (*place == entry.at as usize).then_some((value, Party::Process(at)))
+        (*place == entry.at as usize).then_some((value, at))
     }
 
     /// The first answer in glibc's order, or what `dlsym` said.

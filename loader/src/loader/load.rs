@@ -222,9 +222,12 @@ impl Loader {
                 let needs: Vec<_> = plans.iter().map(|plan| &*plan.members).collect();
                 circles(&needs).into_iter().map(SmallVec::from_vec).collect()
             };
-            let order = groups.iter().flatten().copied().collect();
-            let parts = std::mem::take(members).into_iter().zip(plans).zip(applied);
-            let parts = parts.map(|((member, plan), applied)| Some((member, plan, applied))).collect();
+            let mut order: Group<usize> = SmallVec::new();
+            groups.iter().for_each(|group| order.extend_from_slice(group));
+            let mut parts: Group<_> = SmallVec::new();
+            for ((member, plan), applied) in std::mem::take(members).into_iter().zip(plans).zip(applied) {
+                parts.push(Some((member, plan, applied)));
+            }
             let prepared = assemble(self, space, parts, groups, &view, &held);
             for one in &prepared {
                 space.add(&one.image);
@@ -252,8 +255,9 @@ fn assemble(
     view: &ProcessView,
     held: &Held,
 ) -> Group<Prepared> {
-    let places: Group<u64> = parts.iter().map(|_| space.next_place()).collect();
-    let mut done: Group<Option<Prepared>> = parts.iter().map(|_| None).collect();
+    let (mut places, mut done): (Group<u64>, Group<Option<Prepared>>) = (SmallVec::new(), SmallVec::new());
+    places.resize_with(parts.len(), || space.next_place());
+    done.resize_with(parts.len(), || None);
     for group in groups {
         let cycle = (group.len() > 1).then(Cycle::new);
         for at in group {
@@ -289,7 +293,9 @@ fn assemble(
             done[at] = Some(Prepared { image, applied, began, mapped_at });
         }
     }
-    done.into_iter().flatten().collect()
+    let mut prepared: Group<Prepared> = SmallVec::new();
+    done.into_iter().flatten().for_each(|one| prepared.push(one));
+    prepared
 }
 
 pub(super) fn unresolved(unit: &str, mapped: &Mapped, missing: &[u32], space: &Space) -> LoadError {

@@ -22,7 +22,7 @@ pub(super) fn map(
     options: &LoaderOptions,
 ) -> Result<Mapping, MapError> {
     // One that is linked for address zero has no address of its own.
-    let preferred = options.preferred_addresses && headers.first >= LOWEST;
+    let preferred = options.preferred_addresses && headers.outline.first >= LOWEST;
     match preferred.then(|| at_preferred(file, headers)).and_then(Result::ok) {
         Some(mapping) => Ok(mapping),
         None => anywhere(file, headers),
@@ -31,7 +31,7 @@ pub(super) fn map(
 
 /// Maps the segments where they were linked for, piece by piece: cheaper than a whole of which most is replaced.
 fn at_preferred(file: BorrowedFd<'_>, headers: &Headers) -> io::Result<Mapping> {
-    let mut mapping = Mapping::growing(headers.first);
+    let mut mapping = Mapping::growing(headers.outline.first);
     for segment in &headers.segments {
         let Pieces { begin, from_file, zeros } = Pieces::of(segment, headers)?;
         let end = mapping.length();
@@ -96,7 +96,7 @@ struct Pieces {
 impl Pieces {
     fn of(segment: &Segment, headers: &Headers) -> io::Result<Self> {
         let Segment { address, size, file_size, .. } = *segment;
-        let begin = address as usize - headers.first;
+        let begin = address as usize - headers.outline.first;
         let page = page_down(begin);
         let filled = if file_size == 0 { page } else { (begin + file_size as usize).next_multiple_of(PAGE) };
         let end = page_up(begin + size as usize);

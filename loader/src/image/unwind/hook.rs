@@ -127,11 +127,11 @@ fn slot_of(loaded: Loaded<'_>) -> Option<Slot> {
     let place = place_of(loaded);
     // SAFETY: glibc has mapped and relocated the library as its segments say, and it stays loaded meanwhile.
     unsafe {
-        let dynamic =
+        let (dynamic, tables) =
             Dynamic::read(&place, headers::Range { address: range.p_vaddr, size: range.p_memsz }).ok()?;
-        let symbols = Symbols::new(&place, &dynamic).ok()?;
-        let tables = [dynamic.jump_relocations, dynamic.relocations];
-        for table in tables.into_iter().flatten() {
+        let symbols = Symbols::new(&place, &tables).ok()?;
+        let relocations = [dynamic.jump_relocations, dynamic.relocations];
+        for table in relocations.into_iter().flatten() {
             let entries: &[Rela] = place.table(table.address, table.size as usize / size_of::<Rela>())?;
             let wanted = |relocation: &&Rela| {
                 let symbol = symbols.get(relocation.symbol());

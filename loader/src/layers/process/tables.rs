@@ -46,8 +46,8 @@ impl Tables {
         // SAFETY: glibc has mapped and relocated it as its segments say, and it is looked at only as long as it is
         // loaded.
         unsafe {
-            let Ok(dynamic) = Dynamic::read(&tables.place, range) else { return tables };
-            let Ok(symbols) = Symbols::new(&tables.place, &dynamic) else { return tables };
+            let Ok((dynamic, symbol_tables)) = Dynamic::read(&tables.place, range) else { return tables };
+            let Ok(symbols) = Symbols::new(&tables.place, &symbol_tables) else { return tables };
             let text = |offset: u64| {
                 symbols
                     .text(offset)
