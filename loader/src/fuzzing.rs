@@ -41,7 +41,9 @@ impl<T, E: std::fmt::Display> From<Result<T, E>> for Outcome {
 /// Maps an image, resolves and relocates it, and reads all its tables. `others` are sound images that are bound to it or to
 /// one another then.
 pub fn image(bytes: &[u8], others: &[&[u8]]) -> Outcome {
-    static LOADER: LazyLock<Loader> = LazyLock::new(|| Loader::new(LoaderOptions::default()));
+    static LOADER: LazyLock<Loader> = LazyLock::new(|| {
+        Loader::new(LoaderOptions { uncompiled_functions: true, ..LoaderOptions::default() })
+    });
     let loader = &*LOADER;
     let image = match loader.bind_only("fuzzed", ImageSource::Bytes(bytes)) {
         Ok(image) => image,

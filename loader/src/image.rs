@@ -23,8 +23,10 @@ pub(crate) mod map;
 pub mod note;
 pub(crate) mod place;
 mod ready;
+pub(crate) mod registers;
 pub(crate) mod registry;
 mod sever;
+pub(crate) mod slots;
 pub(crate) mod symbols;
 #[cfg(test)]
 mod tests;
@@ -46,11 +48,12 @@ use crate::debug::{LoadedCode, Told};
 use crate::facade::{Facade, OfferedTo};
 use crate::layers::{Exports, Space, Value};
 use crate::loader::{Library, Loader};
+use crate::slots::{Origin, Slots, connect};
 use crate::stand_ins::Shown;
 use crate::sys::arguments::ProgramArguments;
 use crate::sys::unwind::Registration;
-use bind::{Applied, Plan};
-use decisions::Decisions;
+use bind::{Applied, Plan, Slot};
+pub(crate) use decisions::Decisions;
 use elf::STB_WEAK;
 use lifecycle::{Beginning, End};
 use map::{Mapped, Memory};
@@ -87,7 +90,7 @@ pub struct LoadTimes {
 pub struct Image {
     name: Box<str>,
     times: Mutex<LoadTimes>,
-    shared: Decisions,
+    shared: Arc<Decisions>,
     ready: Ready,
     space: Arc<Space>,
     loader: Loader,
@@ -124,8 +127,12 @@ struct Body {
     mapped: Box<Mapped>,
     /// Where it is led instead of to images that were unloaded by force.
     traps: Mutex<Vec<Traps>>,
+    /// Its functions that are compiled when they are first called.
+    slots: OnceLock<Arc<Slots>>,
+    /// What its symbols were resolved to, kept until those functions are made of it.
+    resolved: Mutex<Vec<Slot>>,
     /// Without those of the same circle.
-    images: Mutex<Vec<Arc<Image>>>,
+    images: Arc<Mutex<Vec<Arc<Image>>>>,
     libraries: Vec<Arc<Library>>,
 }
 
@@ -155,6 +162,7 @@ impl Image {
         for used in &images {
             used.binders.fetch_add(1, Ordering::Relaxed);
         }
+        let resolved = if mapped.lazy.is_some() { plan.slots } else { Vec::new() };
         Arc::new_cyclic(|this| {
             if let Some(cycle) = &cycle {
                 cycle.join(this.clone());
@@ -163,7 +171,7 @@ impl Image {
                 binders: AtomicUsize::new(0),
                 name,
                 times: Mutex::default(),
-                shared: Decisions::new(plan.own, plan.elsewhere),
+                shared: Arc::new(Decisions::new(plan.own, plan.elsewhere)),
                 ready: Ready::new(),
                 space,
                 loader,
@@ -185,7 +193,9 @@ impl Image {
                     _references: std::mem::take(&mut applied.references),
                     mapped,
                     traps: Mutex::default(),
-                    images: Mutex::new(images),
+                    slots: OnceLock::new(),
+                    resolved: Mutex::new(resolved),
+                    images: Arc::new(Mutex::new(images)),
                     libraries,
                 }),
             }
@@ -209,6 +219,7 @@ impl Image {
             if applied.later {
                 lazy::connect(&body.mapped, Arc::as_ptr(self));
             }
+            self.connect_slots()?;
             applied.finish();
             let (beginning, end) = lifecycle::find(&body.mapped)?;
             map::protect(&body.mapped)?;
@@ -218,6 +229,47 @@ impl Image {
             beginning
         };
         Ok(Startable { image: Arc::clone(self), beginning })
+    }
+
+    /// Has first calls of its functions lead to who compiles them, if it has any that are not compiled.
+    ///
+    /// # Safety
+    /// Nobody calls into the image yet.
+    unsafe fn connect_slots(&self) -> Result<(), ImageError> {
+        let body = &self.body;
+        let (Some(tables), Some(materializer)) = (body.mapped.lazy, self.loader.materializer()) else {
+            return Ok(());
+        };
+        let origin = Origin {
+            name: &self.name,
+            mapped: &body.mapped,
+            tables,
+            materializer: Arc::clone(materializer),
+            module: body.module.as_ref().map(tls::Module::number),
+            image: Weak::clone(&self.this),
+            sequence: self.sequence,
+            loader: self.loader.clone(),
+            space: Arc::clone(&self.space),
+            shared: Arc::clone(&self.shared),
+            images: Arc::clone(&body.images),
+            libraries: body.libraries.clone(),
+            resolved: std::mem::take(&mut *body.resolved.lock()),
+        };
+        // SAFETY: `Body::release` closes them before the memory goes, and they live as long; the rest is the caller's promise.
+        unsafe { connect(body.slots.get_or_init(|| Slots::new(origin))) }
+    }
+
+    /// Its functions that are compiled when they are first called, if there are any and the host has a back end.
+    pub fn slots(&self) -> Option<&Arc<Slots>> {
+        self.body.slots.get()
+    }
+
+    /// Adds it to what somebody is bound to. To be called with the lock held under which images are bound.
+    pub(crate) fn count_binder(self: &Arc<Self>, images: &mut Vec<Arc<Self>>) {
+        if !images.iter().any(|known| Arc::ptr_eq(known, self)) {
+            self.binders.fetch_add(1, Ordering::Relaxed);
+            images.push(Arc::clone(self));
+        }
     }
 
     /// Makes it known by its addresses.
@@ -544,12 +596,19 @@ impl Body {
 
     /// Lets go of the memory and of everything else.
     fn release(mut self) {
+        if let Some(slots) = self.slots.take() {
+            slots.close();
+        }
         if *self.forced.get_mut() {
             self.mapped.memory.keep_addresses();
         }
-        for used in self.images.lock().iter() {
+        // Whoever compiles may still have the list.
+        let images = std::mem::take(&mut *self.images.lock());
+        for used in &images {
             used.binders.fetch_sub(1, Ordering::Relaxed);
         }
+        drop(self);
+        drop(images);
     }
 }
 

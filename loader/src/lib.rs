@@ -13,6 +13,7 @@ pub mod layers;
 pub mod libraries;
 mod loader;
 pub mod on_demand;
+mod slots;
 mod stand_ins;
 pub mod store;
 pub mod sys;
@@ -27,4 +28,5 @@ pub use image::{
 pub use layers::{Layer, Resolution};
 pub use loader::{Answer, Asked, Explanation, Reason, Verdict};
 pub use loader::{Library, LibraryRequest, Loader, LoaderOptions, Namespace, NamespaceOptions};
+pub use slots::{Failure, LazyFunction, Materializer, Request, Slots};
 pub use sys::arguments::ProgramArguments;

@@ -25,6 +25,7 @@ use crate::image::symbols::{Name, PartialHash};
 use crate::image::{self, Image, ImageSource, registry};
 use crate::layers::readers::Section;
 use crate::layers::{Common, DEFAULT_ORDER, Held, Host, Layer, Layers, Party, Query, Resolution, Space};
+use crate::slots::Materializer;
 use crate::sys::arguments::ProgramArguments;
 use parking_lot::Mutex;
 use std::fmt;
@@ -46,6 +47,12 @@ pub struct LoaderOptions {
     /// Look functions of the process up when they are called for the first time, where it is certain that they are
     /// there. What is missing is an error when the image is loaded either way.
     pub lazy_imports: bool,
+    /// Compiles functions that images have as bitcode only, when they are called for the first time. Without one, such images
+    /// are refused.
+    pub materializer: Option<Arc<dyn Materializer>>,
+    /// Do not refuse them: calling such a function ends the process with a message, as wherever such an image is
+    /// mapped by somebody else.
+    pub uncompiled_functions: bool,
 }
 
 impl Default for LoaderOptions {
@@ -56,6 +63,8 @@ impl Default for LoaderOptions {
             debug: DebugOptions::default(),
             preferred_addresses: true,
             lazy_imports: true,
+            materializer: None,
+            uncompiled_functions: false,
         }
     }
 }
@@ -231,6 +240,16 @@ impl Loader {
         }
         images.sort_by_key(|image| image.sequence());
         images
+    }
+
+    /// Who compiles functions when they are first called.
+    pub(crate) fn materializer(&self) -> Option<&Arc<dyn Materializer>> {
+        self.0.options.materializer.as_ref()
+    }
+
+    /// What the host defined.
+    pub(crate) fn host(&self) -> &Host {
+        &self.0.host
     }
 
     fn space<'a>(&'a self, namespace: Option<&'a Namespace>) -> &'a Arc<Space> {

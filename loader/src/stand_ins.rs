@@ -9,6 +9,7 @@
 
 mod address;
 mod errors;
+mod handlers;
 mod handles;
 mod list;
 mod lookup;
@@ -43,8 +44,8 @@ static ALWAYS: [StandIn; 3] = [
     stand_in!(b"__cxa_thread_atexit_impl", thread_atexit),
 ];
 
-/// What is said about loaded code, so that images are part of it.
-static INSTEAD_OF_PROCESS: [StandIn; 12] = [
+/// What is said about loaded code, so that images are part of it; and what is told which functions to call where nothing can be waited for.
+static INSTEAD_OF_PROCESS: [StandIn; 19] = [
     stand_in!(b"dladdr", address::dladdr),
     stand_in!(b"dladdr1", address::dladdr1),
     stand_in!(b"dlsym", lookup::dlsym),
@@ -57,6 +58,13 @@ static INSTEAD_OF_PROCESS: [StandIn; 12] = [
     stand_in!(b"_dl_find_object", list::find_object),
     stand_in!(b"backtrace_symbols", traces::backtrace_symbols),
     stand_in!(b"backtrace_symbols_fd", traces::backtrace_symbols_fd),
+    stand_in!(b"signal", handlers::signal),
+    stand_in!(b"bsd_signal", handlers::signal),
+    stand_in!(b"ssignal", handlers::signal),
+    stand_in!(b"__sysv_signal", handlers::sysv_signal),
+    stand_in!(b"sigset", handlers::sigset),
+    stand_in!(b"sigaction", handlers::sigaction),
+    stand_in!(b"__register_atfork", handlers::register_atfork),
 ];
 
 /// A bit for each remainder that the hash of one of those names leaves.

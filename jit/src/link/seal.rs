@@ -1,7 +1,7 @@
 //! The last step of a link: what is known only now is entered, then the checksum.
 
 use super::shape::STRIDE;
-use hotbed_loader::image::note::{self, ARENA_ALIGNMENT, HASHES_SECTION, Layout};
+use hotbed_loader::image::note::{self, ARENA_ALIGNMENT, HASHES_SECTION, Layout, LazyLayout};
 use hotbed_loader::sys::files::contents;
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
@@ -57,6 +57,7 @@ fn survey(bytes: &[u8]) -> Option<Survey> {
     note_relocations(&sections, segments, bytes, &mut layout)?;
     layout.frames = frames(&sections, bytes);
     layout.stride = stride(&sections, segments);
+    layout.lazy = lazy(&sections)?;
     let mut hashes = None;
     if let Some((_, section)) = sections.section_by_name(LE, HASHES_SECTION.as_bytes()) {
         let start = section.sh_offset.get(LE) as usize + note::HASHES_AT;
@@ -118,6 +119,20 @@ fn frames(sections: &Sections<'_>, bytes: &[u8]) -> Option<(u64, u64)> {
     let in_memory = section.sh_flags.get(LE).0 & elf::SHF_ALLOC.0 != 0;
     let address = section.sh_addr.get(LE);
     (in_memory && address != 0 && data.ends_with(&[0; 4])).then_some((address, data.len() as u64))
+}
+
+/// The tables of functions with slots, if there are any; they have as many entries each.
+fn lazy(sections: &Sections<'_>) -> Option<Option<LazyLayout>> {
+    let find = |name: &str| {
+        let (_, section) = sections.section_by_name(LE, name.as_bytes())?;
+        Some((section.sh_addr.get(LE), section.sh_size.get(LE)))
+    };
+    let Some((slots, size)) = find(note::SLOTS_SECTION) else { return Some(None) };
+    let count = u32::try_from(size.checked_sub(note::SLOTS_HEAD)? / note::SLOT_BYTES).ok()?;
+    let table = |name, each: u64| find(name).filter(|(_, size)| *size == each * u64::from(count));
+    let (entries, _) = table(note::ENTRIES_SECTION, note::ENTRY_BYTES)?;
+    let (functions, _) = table(note::FUNCTIONS_SECTION, note::FUNCTION_BYTES)?;
+    Some(Some(LazyLayout { count, slots, entries, functions }))
 }
 
 /// The stride, if the image has come out in the shape for arenas.

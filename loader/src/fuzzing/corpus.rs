@@ -12,6 +12,7 @@ use crate::boundary::{
     encode_answer,
 };
 use crate::image::note::Metadata;
+use crate::slots::tests::support as slots;
 use crate::store::sample_contents;
 use crate::testing::Folder;
 use std::fs::File;
@@ -86,6 +87,9 @@ const IMAGES: [(&str, &str, &[&str]); 6] = [
     ),
 ];
 
+/// One with functions that are compiled when they are called.
+const LAZY: &str = "lazy.c";
+
 /// An image that needs what the others have.
 const USER: &str =
     "extern int data[], counter, call(void), newer(void), both(void); int own(void), say(void);
@@ -99,6 +103,13 @@ fn make(folder: &Folder) {
         make_one(folder, name);
     }
     folder.image("user.c", USER, &[]);
+    let bytes = slots::image(
+        folder,
+        LAZY,
+        "int f(int x); int f_body(int x) { return x; } int g(void); int (*kept)(void) = g;",
+        &["f", "g"],
+    );
+    std::fs::write(folder.path().join("lazy.so"), bytes).unwrap();
 }
 
 /// Makes the image of that name, and says where it is.
@@ -127,7 +138,12 @@ impl Corpus {
             std::fs::read(folder.join(format!("{name}.so"))).unwrap()
         };
         Self {
-            images: IMAGES.iter().map(|(name, ..)| Subject::of_elf(read(name)).unwrap()).collect(),
+            images: IMAGES
+                .iter()
+                .map(|(name, ..)| *name)
+                .chain([LAZY])
+                .map(|name| Subject::of_elf(read(name)).unwrap())
+                .collect(),
             user: read("user"),
             codecs: encodings().into_iter().map(Subject::of_bytes).collect(),
             stores: sample_contents().into_iter().map(Subject::of_bytes).collect(),

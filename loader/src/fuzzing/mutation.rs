@@ -73,7 +73,10 @@ fn fields(kind: SectionType, name: &[u8]) -> Option<&'static [usize]> {
         elf::SHT_GNU_VERDEF => &[2, 2, 2, 2, 4, 4, 4],
         elf::SHT_STRTAB => &[1],
         _ => match name {
-            b".eh_frame_hdr" | b".eh_frame" | b".note.hotbed.hashes" | b".hotbed" => &[4],
+            b".eh_frame_hdr" | b".eh_frame" | b".note.hotbed.hashes" | b".hotbed" | b".hotbed.functions" => {
+                &[4]
+            }
+            b".hotbed.slots" => &[8],
             _ => return None,
         },
     })

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 /// What a symbol that relocations refer to was resolved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
+pub(crate) enum Slot {
     /// Nothing refers to it, or nobody has asked yet.
     Unknown,
     /// It is found.
@@ -35,7 +35,8 @@ pub(crate) type Places = SmallVec<[usize; 4]>;
 /// All symbols of an image, resolved.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    slots: Vec<Slot>,
+    /// Of every symbol up to the last that anything refers to.
+    pub(crate) slots: Vec<Slot>,
     /// Symbols that nobody has and that are needed.
     pub(crate) missing: Vec<u32>,
     /// Symbols that nobody has and that may be missing.

@@ -84,6 +84,12 @@ impl Image {
             .is_some_and(|cycle| cycle.images.lock().iter().any(|image| others.contains(&image.as_ptr())))
     }
 
+    /// Whether it and `other` are in the same circle.
+    pub(crate) fn is_partner(&self, other: &Self) -> bool {
+        let own = self.cycle.lock().clone();
+        other.is_in(own.as_ref())
+    }
+
     /// Whether it is in that circle.
     pub(crate) fn is_in(&self, cycle: Option<&Arc<Cycle>>) -> bool {
         match (&*self.cycle.lock(), cycle) {

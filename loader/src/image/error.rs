@@ -39,6 +39,9 @@ pub enum ImageError {
     /// There is no metadata in it.
     #[error("it has no metadata section")]
     NoMetadata,
+    /// Some of its functions exist as bitcode only, and this host has nothing that compiles them.
+    #[error("some of its functions are not compiled yet, and nothing here compiles them")]
+    NoBackEnd,
     /// It is sound but asks for something that an image cannot have.
     #[error("{0}")]
     Unsupported(String),

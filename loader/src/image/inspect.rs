@@ -24,6 +24,21 @@ impl Image {
         }
         let _ = (self.exports().count(), self.imports().len(), self.needed().len());
         let mapped = &self.body.mapped;
+        if let Some(tables) = &mapped.lazy {
+            let place = &mapped.place;
+            for number in (0..tables.count()).take(100).chain([tables.count(), u32::MAX]) {
+                // SAFETY: the image is mapped.
+                unsafe {
+                    let _ = (tables.body(number), tables.identity(number), tables.name(place, number));
+                    let _ = tables.of_stub(place, tables.entry(number));
+                }
+                let _ = tables.of_return(tables.entry(number));
+            }
+            for (_, symbol, _) in symbols.iter() {
+                // SAFETY: as above.
+                let _ = unsafe { tables.of_stub(place, place.at(symbol.value)) };
+            }
+        }
         let system = |error: StartError| match error {
             StartError::Image(error) => error,
             StartError::System(error) => ImageError::Unsupported(error.to_string()),

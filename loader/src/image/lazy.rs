@@ -10,8 +10,8 @@
 
 use super::bind::tables;
 use super::map::Mapped;
+use super::registers::{self, STATE_BYTES, first_call};
 use super::symbols::Name;
-use super::tls::entry::{STATE_BYTES, prepare_descriptors, restore_state, save_state};
 use super::{Image, ImageError};
 use crate::sys::exit::die;
 use std::arch::naked_asm;
@@ -32,7 +32,7 @@ pub(crate) fn is_possible(mapped: &Mapped) -> bool {
             table < relro.address.saturating_add(relro.size)
                 && relro.address < table.saturating_add(RESERVED * 8)
         });
-    !mapped.dynamic.bind_now && writable && !protected && table % 8 == 0 && prepare_descriptors()
+    !mapped.dynamic.bind_now && writable && !protected && table % 8 == 0 && registers::prepare()
 }
 
 /// Enters the image and [`entry`] in the table of slots.
@@ -53,39 +53,7 @@ pub(super) unsafe fn connect(mapped: &Mapped, image: *const Image) {
 /// function will return to.
 #[unsafe(naked)]
 unsafe extern "C" fn entry() {
-    naked_asm!(
-        "push rbp",
-        "mov rbp, rsp",
-        "push rax",
-        "push rcx",
-        "push rdx",
-        "push rsi",
-        "push rdi",
-        "push r8",
-        "push r9",
-        "push r10",
-        save_state!(),
-        "mov rdi, qword ptr [rbp + 8]",
-        "mov rsi, qword ptr [rbp + 16]",
-        "call {bind}",
-        "mov r11, rax",
-        restore_state!(),
-        "lea rsp, [rbp - 64]",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
-        "pop rbp",
-        // What the stubs have pushed.
-        "lea rsp, [rsp + 16]",
-        "jmp r11",
-        state_bytes = sym STATE_BYTES,
-        bind = sym bind,
-    )
+    naked_asm!(first_call!(), state_bytes = sym STATE_BYTES, find = sym bind)
 }
 
 /// Finds the function of an import slot, and puts it there.

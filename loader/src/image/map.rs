@@ -7,6 +7,7 @@ use super::dynamic::Dynamic;
 use super::headers::{self, HEADER_BYTES, Headers, Outline};
 use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE, handle_distance};
 use super::place::Place;
+use super::slots::Tables;
 use super::symbols::Symbols;
 use super::{ImageError, StartError};
 use crate::loader::LoaderOptions;
@@ -78,6 +79,8 @@ pub(crate) struct Mapped {
     pub(crate) handle: usize,
     /// What the note said.
     pub(crate) layout: Layout,
+    /// Its functions that are compiled when they are first called.
+    pub(crate) lazy: Option<Tables>,
     /// The name it was mapped from.
     pub(crate) path: Option<PathBuf>,
     /// The memory itself.
@@ -201,13 +204,14 @@ fn read_tables(
 ) -> Result<Box<Mapped>, MapError> {
     let Headers { segments, notes, outline: headers, .. } = headers;
     let place = Place { base, segments, settled: false };
-    let (dynamic, tables, mut symbols, handle, layout);
+    let (dynamic, tables, mut symbols, handle, layout, lazy);
     // SAFETY: in memory as the segments say, and `Mapped` keeps the memory as long as the symbols.
     unsafe {
         (handle, layout) = find_note(&place, &notes)?;
         (dynamic, tables) = Dynamic::read(&place, headers.dynamic)?;
         symbols = Symbols::new(&place, &tables)?;
         symbols.set_hashes(&place, layout.hashes)?;
+        lazy = layout.lazy.map(|lazy| Tables::new(&place, headers.relro, lazy)).transpose()?;
     }
     if dynamic.text_relocations {
         return Err(ImageError::Unsupported("it has text relocations: recompile with -fPIC".into()).into());
@@ -220,7 +224,7 @@ fn read_tables(
     {
         return Err(ImageError::Truncated("the thread-local segment").into());
     }
-    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, layout, path, memory }))
+    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, layout, lazy, path, memory }))
 }
 
 impl Memory {

@@ -8,22 +8,25 @@
 //!   | offset | size | contents                                           |
 //!   |--------|------|----------------------------------------------------|
 //!   | 0      | 4    | size of the name, 7                                |
-//!   | 4      | 4    | size of the description, 80                        |
+//!   | 4      | 4    | size of the description, 104                       |
 //!   | 8      | 4    | type, 1                                            |
 //!   | 12     | 8    | name, `Hotbed\0`, padded with one zero byte        |
 //!   | 20     | 4    | [`FORMAT_VERSION`], little-endian                  |
 //!   | 24     | 4    | flags                                              |
 //!   | 28     | 32   | checksum                                           |
-//!   | 60     | 8    | address of the hashes of the imports' names        |
-//!   | 68     | 4    | how many there are                                 |
-//!   | 72     | 4    | stride of an image for arenas, otherwise zero      |
-//!   | 76     | 8    | address of the unwind tables, zero if not known    |
-//!   | 84     | 8    | size of the unwind tables in bytes                 |
-//!   | 92     | 4    | distance from here to the handle, signed           |
-//!   | 96     | 4    | zero                                               |
+//!   | 60     | 4    | distance from here to the handle, signed           |
+//!   | 64     | 8    | address of the hashes of the imports' names        |
+//!   | 72     | 4    | how many there are                                 |
+//!   | 76     | 4    | stride of an image for arenas, otherwise zero      |
+//!   | 80     | 8    | address of the unwind tables, zero if not known    |
+//!   | 88     | 8    | size of the unwind tables in bytes                 |
+//!   | 96     | 4    | number of functions that have slots                |
+//!   | 100    | 8    | address of their slots, zero where there are none  |
+//!   | 108    | 8    | address of their lazy entries, the same            |
+//!   | 116    | 8    | address of their records, the same                 |
 //!
 //!   The checksum is BLAKE3 over the whole file with these 32 bytes taken as zero. Addresses are those of the file, before
-//!   relocation. The flags and what stands from offset 60 to 91 is [`Layout`]: it can be had from the rest of the file as
+//!   relocation. The flags and what stands from offset 64 on is [`Layout`]: it can be had from the rest of the file as
 //!   well, but not without further looks at it.
 //!
 //!   | flag | meaning                                                                                        |
@@ -36,6 +39,8 @@
 //!   and executed, the second read and written, and the second lies as far behind the first in memory as in the file,
 //!   plus the stride; no section wants an alignment above [`ARENA_ALIGNMENT`]. So images of one stride may be copied side
 //!   by side, each at any multiple of that alignment, into two regions of stride bytes, one behind the other.
+//!
+//!   **Functions with slots** are compiled when they are first called; what stands in their tables is told in `image/slots.rs`.
 //! - **hashes of the imports' names** in a note of type 2 in the section `.note.hotbed.hashes` (a note, so that it lies near the other
 //!   tables, on pages that are touched anyway): a `u32` each, that of GNU's hash
 //!   tables, for the symbols 1, 2, 3 ... of the dynamic symbol table, where lld puts what is undefined first. The room is
@@ -56,7 +61,7 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 /// Version of the format; an image of another version is refused.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Section of the note.
 pub const NOTE_SECTION: &str = ".note.hotbed";
 /// Section of the metadata.
@@ -69,6 +74,20 @@ pub const HASHES_AT: usize = 20;
 const HASHES_TYPE: u32 = 2;
 /// Largest alignment in bytes of what is in an image for arenas.
 pub const ARENA_ALIGNMENT: u64 = 64;
+/// Section of the slots of functions, with two words in front.
+pub const SLOTS_SECTION: &str = ".hotbed.slots";
+/// Section of their lazy entries.
+pub const ENTRIES_SECTION: &str = ".hotbed.lazy";
+/// Section of their records.
+pub const FUNCTIONS_SECTION: &str = ".hotbed.functions";
+/// Bytes in front of the slots.
+pub const SLOTS_HEAD: u64 = 16;
+/// Bytes of a slot.
+pub const SLOT_BYTES: u64 = 8;
+/// Bytes of a lazy entry.
+pub const ENTRY_BYTES: u64 = 5;
+/// Bytes of a record.
+pub const FUNCTION_BYTES: u64 = 16;
 /// Hidden symbol by which run-time libraries know the image.
 pub const DSO_HANDLE: &str = "__dso_handle";
 
@@ -77,14 +96,14 @@ pub(crate) const NOTE_NAME: &[u8; 7] = b"Hotbed\0";
 /// Type of the note.
 pub(crate) const NOTE_TYPE: u32 = 1;
 /// Bytes of the note's description.
-pub(crate) const NOTE_DESCRIPTION: usize = 80;
+pub(crate) const NOTE_DESCRIPTION: usize = 104;
 const FLAGS_AT: usize = 4;
 const CHECKSUM_AT: usize = 8;
 /// Where the checksum is after the beginning of the note.
 pub(crate) const CHECKSUM_OFFSET: usize = 20 + CHECKSUM_AT;
-const LAYOUT_AT: usize = 40;
-const LAYOUT_END: usize = 72;
-const HANDLE_AT: usize = LAYOUT_END;
+const HANDLE_AT: usize = 40;
+const LAYOUT_AT: usize = 44;
+const LAYOUT_END: usize = NOTE_DESCRIPTION;
 /// Where in the contents of [`NOTE_SECTION`] the distance to the handle stands, for the linker to enter.
 pub const HANDLE_DISTANCE_AT: usize = DESCRIPTION_AT + HANDLE_AT;
 const DESCRIPTION_AT: usize = 20;
@@ -110,12 +129,27 @@ pub struct Layout {
     pub stride: Option<NonZeroU32>,
     /// Address and size in bytes of `.eh_frame`, which ends with a record of length zero.
     pub frames: Option<(u64, u64)>,
+    /// Its functions that have slots, if there are any.
+    pub lazy: Option<LazyLayout>,
+}
+
+/// Where the tables of functions with slots are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LazyLayout {
+    /// How many functions.
+    pub count: u32,
+    /// Address of the slots, of the words in front of them.
+    pub slots: u64,
+    /// Address of the lazy entries.
+    pub entries: u64,
+    /// Address of the records.
+    pub functions: u64,
 }
 
 impl Layout {
     fn encode(&self) -> (u32, [u8; LAYOUT_END - LAYOUT_AT]) {
         // Taken apart, so that a new field cannot be forgotten here.
-        let Self { relocated, resolvers, exports, hashes: (hashes, count), stride, frames } = *self;
+        let Self { relocated, resolvers, exports, hashes: (hashes, count), stride, frames, lazy } = *self;
         let flags = [(relocated, RELOCATED), (resolvers, RESOLVERS), (exports, EXPORTS)];
         let flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag);
         let (frames, size) = frames.unwrap_or_default();
@@ -124,7 +158,14 @@ impl Layout {
         bytes[8..12].copy_from_slice(&count.to_le_bytes());
         bytes[12..16].copy_from_slice(&stride.map_or(0, NonZeroU32::get).to_le_bytes());
         bytes[16..24].copy_from_slice(&frames.to_le_bytes());
-        bytes[24..].copy_from_slice(&size.to_le_bytes());
+        bytes[24..32].copy_from_slice(&size.to_le_bytes());
+        if let Some(LazyLayout { count, slots, entries, functions }) = lazy {
+            bytes[32..36].copy_from_slice(&count.to_le_bytes());
+            for (place, address) in bytes[36..].as_chunks_mut().0.iter_mut().zip([slots, entries, functions])
+            {
+                *place = address.to_le_bytes();
+            }
+        }
         (flags, bytes)
     }
 
@@ -141,6 +182,12 @@ impl Layout {
             hashes: (word(LAYOUT_AT), half(LAYOUT_AT + 8)),
             stride: NonZeroU32::new(half(LAYOUT_AT + 12)),
             frames: (frames.0 != 0).then_some(frames),
+            lazy: (word(LAYOUT_AT + 36) != 0).then(|| LazyLayout {
+                count: half(LAYOUT_AT + 32),
+                slots: word(LAYOUT_AT + 36),
+                entries: word(LAYOUT_AT + 44),
+                functions: word(LAYOUT_AT + 52),
+            }),
         }
     }
 }
@@ -446,6 +493,12 @@ mod tests {
             hashes: (0x2000_0000_1238, 77),
             stride: NonZeroU32::new(1 << 20),
             frames: Some((0x2000_0000_4568, 1 << 33)),
+            lazy: Some(LazyLayout {
+                count: 9,
+                slots: 0x2000_0001_0000,
+                entries: 0x2000_0002_0003,
+                functions: 8,
+            }),
         };
         let before = seal(&mut file).unwrap();
         set_layout(&mut file, &said).unwrap();

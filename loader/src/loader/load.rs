@@ -2,7 +2,7 @@
 //! other go this way together, so that each can be bound to the others.
 
 use super::circles::circles;
-use super::{Library, Loader, Namespace};
+use super::{Library, Loader, LoaderOptions, Namespace};
 use crate::error::{LoadError, Unresolved};
 use crate::image::bind::{self, Applied, Plan};
 use crate::image::map::{MapError, Mapped, map};
@@ -113,7 +113,12 @@ impl Loader {
         let space = self.space(namespace);
         let mut members: Group<Member> = SmallVec::new();
         for (name, source) in sources {
-            members.push(self.map(name, *source)?);
+            let member = self.map(name, *source)?;
+            let LoaderOptions { materializer, uncompiled_functions, .. } = &self.0.options;
+            if member.mapped.lazy.is_some() && materializer.is_none() && !uncompiled_functions {
+                return Err(LoadError::Image { unit: (*name).to_owned(), source: ImageError::NoBackEnd });
+            }
+            members.push(member);
         }
         let mut result = self.open_needed(space, &mut members).and_then(|early| {
             let (prepared, order) = self.bind(space, &mut members)?;

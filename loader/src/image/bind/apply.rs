@@ -6,10 +6,9 @@ use crate::image::call_resolver;
 use crate::image::elf::*;
 use crate::image::map::{Mapped, Memory};
 use crate::image::place::{Place, text_of};
+use crate::image::registers;
 use crate::image::tls::Reference;
-use crate::image::tls::entry::{
-    descriptor, fixed_descriptor, fixed_distance, prepare_descriptors, undefined_descriptor,
-};
+use crate::image::tls::entry::{descriptor, fixed_descriptor, fixed_distance, undefined_descriptor};
 use crate::layers::Value;
 use crate::sys::memory::{PAGE, page_down};
 use std::sync::Arc;
@@ -267,7 +266,7 @@ unsafe fn one(
                     (fixed_descriptor as *const () as usize, plus(distance))
                 }
                 Some((mut reference, false)) => {
-                    if !prepare_descriptors() {
+                    if !registers::prepare() {
                         return Err(ImageError::Unsupported(
                             "it uses TLS descriptors, which need a processor with XSAVE".into(),
                         ));

@@ -1,9 +1,8 @@
 //! The functions that compiled code calls to reach a thread-local variable: few instructions when the block exists.
 
 use super::{OURS, Reference, make_block};
-use std::arch::x86_64::{__cpuid, __cpuid_count};
+use crate::image::registers::{STATE_BYTES, restore_state, save_state};
 use std::arch::{asm, global_asm, naked_asm};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 // The native thread-local word: a Rust `thread_local!` cannot be reached from the functions below, which must not
 // touch any register. In the initial-exec model it costs two loads wherever this code is linked into.
@@ -18,39 +17,6 @@ global_asm!(
     ".zero 8",
     ".popsection",
 );
-
-/// Instructions that save all vector and x87 registers below the stack, where they find `STATE_BYTES` under the name
-/// `state_bytes`; `rax` and `rdx` are lost.
-macro_rules! save_state {
-    () => {
-        concat!(
-            "sub rsp, qword ptr [rip + {state_bytes}]\n",
-            "and rsp, -64\n",
-            // The header of the area must be zero before the first use.
-            "xor eax, eax\n",
-            "mov qword ptr [rsp + 512], rax\n",
-            "mov qword ptr [rsp + 520], rax\n",
-            "mov qword ptr [rsp + 528], rax\n",
-            "mov qword ptr [rsp + 536], rax\n",
-            "mov qword ptr [rsp + 544], rax\n",
-            "mov qword ptr [rsp + 552], rax\n",
-            "mov qword ptr [rsp + 560], rax\n",
-            "mov qword ptr [rsp + 568], rax\n",
-            "mov eax, -1\n",
-            "mov edx, -1\n",
-            "xsave [rsp]\n",
-        )
-    };
-}
-
-/// Instructions that restore what [`save_state`] has saved, with `rsp` as that has left it; `rax` and `rdx` are lost.
-macro_rules! restore_state {
-    () => {
-        concat!("mov eax, -1\n", "mov edx, -1\n", "xrstor [rsp]\n",)
-    };
-}
-
-pub(crate) use {restore_state, save_state};
 
 unsafe extern "C" {
     /// glibc's.
@@ -190,21 +156,6 @@ pub(crate) unsafe extern "C" fn undefined_descriptor() {
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn fixed_descriptor() {
     naked_asm!("mov rax, qword ptr [rax + 8]", "ret")
-}
-
-/// Bytes that `XSAVE` writes for everything the system has enabled.
-pub(crate) static STATE_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-/// Makes [`descriptor`], and whatever else saves the state of the processor, fit for use; false on a processor without `XSAVE`.
-pub(crate) fn prepare_descriptors() -> bool {
-    if STATE_BYTES.load(Ordering::Relaxed) == 0 {
-        // Bit 27: the system has enabled XSAVE.
-        if __cpuid(1).ecx & (1 << 27) == 0 {
-            return false;
-        }
-        STATE_BYTES.store(__cpuid_count(13, 0).ebx as usize, Ordering::Relaxed);
-    }
-    true
 }
 
 /// The distance from the thread pointer to the block of a module of glibc's that is at a fixed one.
