@@ -29,6 +29,7 @@ test-slow:
 	@scripts/fetch-inputs
 	$(CARGO) build --workspace
 	$(CARGO) test --test hotbed -- --ignored
+	$(CARGO) test -p hotbed-jit --lib -- --ignored split::tests::libraries
 	$(CARGO) test -p hotbed-jit split::tests::libraries -- --ignored
 
 check:

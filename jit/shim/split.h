@@ -66,6 +66,7 @@ struct hb_split {
   llvm::SmallVector<llvm::DICompileUnit *, 1> units, full_units;
   bool debug_info = true;
   bool trusted = false; // LLVM itself made the bitcode just now: it is not verified
+  bool far = false;     // pieces may be further than 2 GiB from each other
   bool broken = false;
   std::vector<uint32_t> calls, mentions; // of the body that was asked for last
 

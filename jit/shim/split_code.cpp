@@ -45,9 +45,18 @@ public:
       return false;
     for (auto [source, made] : followers)
       follow(*source, *made);
+    if (split.far)
+      for (GlobalValue &value : maker.module->global_values())
+        if (value.isDeclarationForLinker() && !value.getName().starts_with("llvm.")) {
+          // As if somebody else could have it: it is reached through a table.
+          value.setVisibility(GlobalValue::DefaultVisibility);
+          value.setDSOLocal(false);
+        }
     for (auto [source, made] : renamed)
       if (!source->isInterposable())
         call_directly(*source, *made);
+    if (!suffix.empty())
+      hotbed::use_accessors(split, *maker.module);
     return true;
   }
 

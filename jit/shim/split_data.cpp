@@ -2,7 +2,7 @@
 //
 // The tables of constructors and destructors stay in it, as references to functions of other pieces: so whoever links
 // the data runs them in the order that the format has for them. Aliases and ifuncs of functions must lie where the
-// function does, and are in code pieces, like tables of labels.
+// function does, and are in code pieces, like tables of labels. Its only functions are those for thread-local variables.
 #include "split_piece.h"
 
 #include "llvm/IR/Constants.h"
@@ -33,6 +33,7 @@ public:
     keep_starts("llvm.global_ctors", appendToGlobalCtors);
     keep_starts("llvm.global_dtors", appendToGlobalDtors);
     keep_used();
+    hotbed::define_accessors(maker);
     maker.module->setModuleInlineAsm(source.getModuleInlineAsm());
     if (!split.units.empty()) {
       maker.list_units(split.units);

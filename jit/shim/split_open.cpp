@@ -303,12 +303,14 @@ extern "C" {
 
 // Opens the bitcode of a unit, which stays borrowed as long as the unit lives; null after an error, which is in `messages`.
 // `name` is what messages call it, `suffix` makes local names unique, `arguments` are those of the front end (after
-// -cc1) and say how code is generated. Unless `trusted`, it is verified, bodies when they are read. One thread at a time.
+// -cc1) and say how code is generated. Unless `trusted`, it is verified, bodies when they are read. If pieces are `far`
+// from each other, code does not take for granted that it reaches others. One thread at a time.
 // Owned, hb_split_free.
 hb_split *hb_split_open(hb_slice bitcode, hb_slice name, hb_slice suffix, const hb_slice *arguments, size_t count,
-                        bool trusted, hb_messages *messages) {
+                        bool trusted, bool far, hb_messages *messages) {
   auto split = std::make_unique<hb_split>();
   split->trusted = trusted;
+  split->far = far;
   split->name = hotbed::text(name).str();
   split->suffix = hotbed::text(suffix).str();
   split->context.setDiscardValueNames(true);

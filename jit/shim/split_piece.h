@@ -51,4 +51,10 @@ private:
   std::string failure;
 };
 
+// Defines functions for the thread-local variables that the unit has or mentions; see split_thread.cpp. The piece is
+// finished.
+void define_accessors(PieceMaker &maker);
+// Lets the functions of a finished piece call these instead of naming variables.
+void use_accessors(const hb_split &split, llvm::Module &module);
+
 } // namespace hotbed

@@ -13,6 +13,7 @@
 #include "llvm/Support/raw_ostream.h"
 #include "llvm/Transforms/IPO/FunctionAttrs.h"
 #include "llvm/Transforms/IPO/InferFunctionAttrs.h"
+#include "llvm/Transforms/IPO/StripDeadPrototypes.h"
 #include "llvm/Transforms/Scalar/EarlyCSE.h"
 #include "llvm/Transforms/Scalar/LowerExpectIntrinsic.h"
 #include "llvm/Transforms/Scalar/SROA.h"
@@ -44,6 +45,8 @@ void run_passes(Module &module) {
   passes.addPass(createModuleToFunctionPassAdaptor(std::move(early)));
   passes.addPass(createModuleToPostOrderCGSCCPassAdaptor(PostOrderFunctionAttrsPass()));
   passes.addPass(ReversePostOrderFunctionAttrsPass());
+  // What only dead code called need not be defined anywhere.
+  passes.addPass(StripDeadPrototypesPass());
   passes.run(module, modules);
 }
 

@@ -1,6 +1,7 @@
 //! The back end itself: a request's way through the front end, the checks and the linker.
 
-use crate::frontend::{self, Compiled, Contents, Form, Place, Prepared};
+use crate::frontend::{self, Compiled, CompiledObject, Contents, Form, Place, Prepared};
+use crate::lazy::{self, Opened};
 use crate::link::{
     LinkInput, LinkWishes, archive_with_modern_constructors, check_archive, check_object, link_image,
     with_modern_constructors, with_visible_entry,
@@ -35,60 +36,106 @@ impl InProcess {
 
 impl BackEnd for InProcess {
     fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure> {
-        let mut reply = Reply { reproducible: true, ..Reply::default() };
-        let mut dependencies = BTreeSet::new();
-        let place = Place { directory: &request.directory, environment: &request.environment };
-
-        let start = Instant::now();
-        let sources = prepare_sources(request, &mut dependencies)?;
-        reply.phases.frontend_ms = start.elapsed().as_secs_f64() * 1e3;
-        let compiled = compile_sources(request, &sources, &place, &mut reply, &mut dependencies)?;
-
-        let start = Instant::now();
-        let given = read_objects(request)?;
-        let mut metadata = Metadata {
-            build: BUILD.to_owned(),
-            unit: request.unit.clone(),
-            triple: "x86_64-pc-linux-gnu".to_owned(),
-            cpu: compiled.as_ref().map_or_else(|| "x86-64".to_owned(), |compiled| compiled.cpu.clone()),
-            flags: flags(request).map(str::to_owned).collect(),
-            inputs: Vec::new(),
-            entry: request.entry.clone(),
-        };
-        let inputs = link_inputs(
-            request,
-            compiled.as_ref(),
-            &given,
-            &mut metadata,
-            &mut reply.counts,
-            &mut dependencies,
-        )?;
-        let wishes = LinkWishes {
-            unit: &request.unit,
-            cpp: request.inputs().any(|input| input.lang == Lang::Cpp),
-            entry: request.entry.as_deref(),
-            soname: request.soname.as_deref(),
-            whole_archives: request.whole_archives,
-            place: &place,
-            metadata: &metadata,
-        };
-        let linked = link_image(&inputs, &wishes)?;
-        reply.phases.link_ms = start.elapsed().as_secs_f64() * 1e3;
-        reply.counts.images_linked = 1;
-        reply.log.extend(linked.log);
-        if !linked.warnings.is_empty() {
-            reply.rendered += &linked.warnings;
-            reply.rendered.push('\n');
-        }
-        add_seen(&mut dependencies, &linked.seen);
-        dependencies.extend(linked.read.into_iter().map(Dependency::File));
-        dependencies.extend(linked.missing.into_iter().map(Dependency::Missing));
-        reply.dependencies = dependencies.into_iter().collect();
-        Ok((reply, linked.file))
+        let built = build(request, Form::Object)?;
+        Ok((built.reply, built.image))
     }
 }
 
-fn flags(request: &Request) -> impl Iterator<Item = &str> {
+/// What became of a request.
+pub(crate) struct Built {
+    /// What a host is told.
+    pub(crate) reply: Reply,
+    /// The image.
+    pub(crate) image: OwnedFd,
+    /// The units of a lazy image, as they were opened for it.
+    pub(crate) opened: Vec<Opened>,
+}
+
+/// Makes an image, of bitcode a lazy one.
+pub(crate) fn build(request: &Request, form: Form) -> Result<Built, Failure> {
+    let mut reply = Reply { reproducible: true, ..Reply::default() };
+    let mut dependencies = BTreeSet::new();
+    let place = Place { directory: &request.directory, environment: &request.environment };
+
+    let start = Instant::now();
+    let sources = prepare_sources(request, &mut dependencies)?;
+    reply.phases.frontend_ms = start.elapsed().as_secs_f64() * 1e3;
+    let compiled = compile_sources(request, &sources, &place, form, &mut reply, &mut dependencies)?;
+    let start = Instant::now();
+    let made = match (&compiled, form) {
+        (None, _) => Made::default(),
+        (Some(compiled), Form::Object) => Made::whole(compiled),
+        (Some(compiled), Form::Bitcode) => lazy::divide(compiled, &sources)?,
+    };
+    reply.phases.codegen_ms += start.elapsed().as_secs_f64() * 1e3;
+
+    let start = Instant::now();
+    let given = read_objects(request)?;
+    let mut metadata = Metadata {
+        build: BUILD.to_owned(),
+        unit: request.unit.clone(),
+        triple: "x86_64-pc-linux-gnu".to_owned(),
+        cpu: compiled.as_ref().map_or_else(|| "x86-64".to_owned(), |compiled| compiled.cpu.clone()),
+        flags: flags(request).map(str::to_owned).collect(),
+        inputs: Vec::new(),
+        entry: request.entry.clone(),
+    };
+    let inputs = link_inputs(request, &made, &given, &mut metadata, &mut reply.counts, &mut dependencies)?;
+    let wishes = LinkWishes {
+        unit: &request.unit,
+        cpp: request.inputs().any(|input| input.lang == Lang::Cpp),
+        entry: request.entry.as_deref(),
+        soname: request.soname.as_deref(),
+        whole_archives: request.whole_archives,
+        place: &place,
+        lazy: made.first.is_some(),
+        metadata: &metadata,
+    };
+    let linked = link_image(&inputs, &wishes)?;
+    reply.phases.link_ms = start.elapsed().as_secs_f64() * 1e3;
+    reply.counts.images_linked = 1;
+    reply.log.extend(linked.log);
+    if !linked.warnings.is_empty() {
+        reply.rendered += &linked.warnings;
+        reply.rendered.push('\n');
+    }
+    add_seen(&mut dependencies, &linked.seen);
+    dependencies.extend(linked.read.into_iter().map(Dependency::File));
+    dependencies.extend(linked.missing.into_iter().map(Dependency::Missing));
+    reply.dependencies = dependencies.into_iter().collect();
+    Ok(Built { reply, image: linked.file, opened: made.opened })
+}
+
+/// What was made of the sources.
+#[derive(Default)]
+pub(crate) struct Made<'a> {
+    /// To be linked before everything else.
+    pub(crate) first: Option<Vec<u8>>,
+    /// Of each source.
+    pub(crate) sources: Vec<MadeSource<'a>>,
+    /// The units of a lazy image.
+    pub(crate) opened: Vec<Opened>,
+}
+
+/// What was made of a source.
+pub(crate) struct MadeSource<'a> {
+    /// What the front end made of it.
+    pub(crate) content: Cow<'a, [u8]>,
+    /// To be linked; if there are none, that itself.
+    pub(crate) objects: Vec<Vec<u8>>,
+}
+
+impl<'a> Made<'a> {
+    fn whole(compiled: &'a Compiled) -> Self {
+        let source = |object: &'a CompiledObject| MadeSource {
+            content: Cow::Borrowed(object.object.bytes()),
+            objects: Vec::new(),
+        };
+        Self { sources: compiled.objects.iter().map(source).collect(), ..Self::default() }
+    }
+}
+
+fn flags(request: &Request) -> impl Iterator<Item = &str> + Clone {
     request.arguments.iter().filter_map(|argument| match argument {
         Argument::Flag(flag) => Some(flag.as_str()),
         Argument::Input(_) => None,
@@ -117,6 +164,7 @@ fn compile_sources(
     request: &Request,
     sources: &[Prepared<'_>],
     place: &Place<'_>,
+    form: Form,
     reply: &mut Reply,
     dependencies: &mut BTreeSet<Dependency>,
 ) -> Result<Option<Compiled>, Failure> {
@@ -124,7 +172,7 @@ fn compile_sources(
         return Ok(None);
     }
     let flags: Vec<&str> = flags(request).collect();
-    let compiled = frontend::compile(sources, &flags, place, Form::Object, request.color)?;
+    let compiled = frontend::compile(sources, &flags, place, form, request.color)?;
     reply.phases.frontend_ms += compiled.times.0;
     reply.phases.codegen_ms = compiled.times.1;
     reply.log.extend(compiled.log.iter().cloned());
@@ -156,15 +204,18 @@ fn goes_through_front_end(input: &Input) -> bool {
 /// Everything in the order of the command line, checked, for the linker.
 fn link_inputs<'a>(
     request: &'a Request,
-    compiled: Option<&'a Compiled>,
+    made: &'a Made<'_>,
     given: &'a [Cow<'a, [u8]>],
     metadata: &mut Metadata,
     counts: &mut Counts,
     dependencies: &mut BTreeSet<Dependency>,
 ) -> Result<Vec<LinkInput<'a>>, Failure> {
     let mut given = given.iter();
-    let mut made = compiled.iter().flat_map(|compiled| &compiled.objects);
+    let mut sources = made.sources.iter();
     let mut inputs = Vec::with_capacity(request.arguments.len());
+    if let Some(first) = &made.first {
+        inputs.push(ours(first, "what lazy functions have in common")?);
+    }
     for argument in &request.arguments {
         let input = match argument {
             Argument::Flag(flag) => {
@@ -175,19 +226,26 @@ fn link_inputs<'a>(
         };
         let name = input.content.name();
         let archive = input.lang == Lang::Archive;
-        let compiled_here = goes_through_front_end(input);
-        let bytes: Option<&[u8]> = if compiled_here {
-            made.next().map(|object| object.object.bytes())
-        } else {
-            given.next().map(AsRef::as_ref)
+        let source = if goes_through_front_end(input) { sources.next() } else { None };
+        let bytes: Option<&[u8]> = match source {
+            Some(source) => Some(&source.content),
+            None => given.next().map(AsRef::as_ref),
         };
         let Some(bytes) = bytes else { continue };
+        metadata.inputs.push((name.to_string(), *blake3::hash(bytes).as_bytes()));
+        counts.units_compiled += u32::from(source.is_some());
+        if let Some(source) = source.filter(|source| !source.objects.is_empty()) {
+            for object in &source.objects {
+                inputs.push(ours(object, &name)?);
+            }
+            continue;
+        }
         let folder = match &input.content {
             Content::File(path) => request.directory.join(path).parent().map(Path::to_owned),
             Content::Bytes { .. } => None,
         };
         // With -flto it is bitcode, which lld compiles.
-        let checked = match (archive, compiled_here && bytes.starts_with(b"BC\xc0\xde")) {
+        let checked = match (archive, source.is_some() && bytes.starts_with(b"BC\xc0\xde")) {
             (true, _) => check_archive(bytes, folder.as_deref()).map(|facts| {
                 // lld reads them and does not say so.
                 dependencies.extend(facts.files.into_iter().map(Dependency::File));
@@ -198,11 +256,9 @@ fn link_inputs<'a>(
         };
         let facts = checked
             .map_err(|what| Failure::new(FailureKind::Input, format!("cannot load {name}: it {what}")))?;
-        if compiled_here {
-            counts.units_compiled += 1;
+        if source.is_some() {
             counts.functions_compiled += facts.functions;
         }
-        metadata.inputs.push((name.to_string(), *blake3::hash(bytes).as_bytes()));
         let modern = match (facts.old_constructors, archive) {
             (false, _) => None,
             (true, true) => archive_with_modern_constructors(bytes),
@@ -211,14 +267,25 @@ fn link_inputs<'a>(
         let now = modern.as_deref().unwrap_or(bytes);
         let visible = request.entry.as_deref().filter(|_| !archive).and_then(|e| with_visible_entry(now, e));
         inputs.push(match (&input.content, visible.or(modern)) {
-            (Content::File(_), None) if !compiled_here => LinkInput::File { path: name, facts, archive },
+            (Content::File(_), None) if source.is_none() => LinkInput::File { path: name, facts, archive },
             (_, changed) => {
                 let bytes = changed.map_or(Cow::Borrowed(bytes), Cow::Owned);
                 LinkInput::Bytes { name, bytes, facts, archive }
             }
         });
     }
+    if made.first.is_some() {
+        inputs.extend(lazy::link_flags(flags(request)).into_iter().map(LinkInput::Flag));
+    }
     Ok(inputs)
+}
+
+/// An object of a lazy image.
+fn ours<'a>(bytes: &'a [u8], name: &str) -> Result<LinkInput<'a>, Failure> {
+    let facts = check_object(bytes)
+        .map_err(|what| Failure::new(FailureKind::Internal, format!("cannot link {name}: it {what}")))?;
+    let name = name.to_owned().into();
+    Ok(LinkInput::Bytes { name, bytes: Cow::Borrowed(bytes), facts, archive: false })
 }
 
 fn add_seen(dependencies: &mut BTreeSet<Dependency>, seen: &[(Vec<u8>, u8)]) {

@@ -9,6 +9,7 @@ mod frontend;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_process;
+pub mod lazy;
 mod link;
 mod module;
 pub mod plugin;

@@ -22,3 +22,5 @@ pub(crate) use check::check_object;
 pub(crate) use constructors::{archive_with_modern_constructors, with_modern_constructors};
 pub(crate) use entry::with_visible_entry;
 pub(crate) use image::{LinkInput, LinkWishes, link_image};
+pub(crate) use line::is_plain;
+pub(crate) use shape::FRESH_CODE;

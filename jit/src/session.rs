@@ -9,7 +9,7 @@
 //! out, or ends a session, has seen to it that nobody uses that code any more.
 
 mod arena;
-mod fork;
+pub(crate) mod fork;
 mod frames;
 mod free;
 #[cfg(test)]
@@ -24,6 +24,7 @@ use std::any::Any;
 use std::ffi::c_void;
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,7 +154,7 @@ struct Shared {
     raw: OnceLock<NonNull<raw::RawSession>>,
     /// That unwinders know the arena, which ends before it.
     known: Option<Box<dyn Any + Send + Sync>>,
-    _arena: Box<Arena>,
+    arena: Box<Arena>,
     asked: Box<Asked>,
     units: AtomicU64,
 }
@@ -188,8 +189,13 @@ impl Session {
     /// # Errors
     /// When the system gives no address space.
     pub fn new(host: Arc<dyn Host>) -> Result<Self, SessionError> {
+        Self::at(host, None)
+    }
+
+    /// The same; its memory is at the page `wish` if there is room.
+    pub(crate) fn at(host: Arc<dyn Host>, wish: Option<usize>) -> Result<Self, SessionError> {
         shim::initialize();
-        let arena = Box::new(Arena::new().map_err(|error| SessionError {
+        let arena = Box::new(Arena::new(wish).map_err(|error| SessionError {
             kind: FailureKind::Memory,
             message: format!("no address space for a session: {error}"),
             names: Vec::new(),
@@ -201,7 +207,7 @@ impl Session {
         let asked = Box::new(Asked { host, session: OnceLock::new() });
         let memory = raw::RawMemory { owner: owner(&*arena), take, publish, give_back };
         let host = raw::RawHost { owner: owner(&*asked), find };
-        let shared = Shared { raw: OnceLock::new(), known, _arena: arena, asked, units: AtomicU64::new(0) };
+        let shared = Shared { raw: OnceLock::new(), known, arena, asked, units: AtomicU64::new(0) };
         let shared = Arc::new(shared);
         let _ = shared.asked.session.set(Arc::downgrade(&shared));
         let _work = fork::begin();
@@ -211,6 +217,12 @@ impl Session {
             let _ = shared.raw.set(session);
         }
         Ok(Self(shared))
+    }
+
+    /// Where everything is that it links.
+    pub(crate) fn extent(&self) -> Range<usize> {
+        let area = self.0.arena.area();
+        area.base..area.table
     }
 
     /// A new unit. Names are searched for in itself, in the units of `order`, and asked of the host.

@@ -10,7 +10,7 @@
 //!   function ([`Symbol::base`]).
 //! - The tables of constructors and destructors are in the data piece, and name functions of code pieces ([`Facts::starts`]).
 //! - `thread_local` variables are reached by general dynamic TLS only (`__tls_get_addr`, `R_X86_64_TLSGD`), also hidden ones,
-//!   in other pieces and in the same.
+//!   in other pieces and in the same. Bodies of [`Unit::code_of`] call functions of the data piece instead.
 //! - Hidden names are reached directly, within 2 GiB; visible ones through the GOT and the PLT.
 //! - Where names shall mean stubs, bodies get names of their own ([`Unit::code_of`]). Pieces then have neither aliases nor
 //!   ifuncs of functions: an alias means the stub of its function, and who resolves an ifunc calls its function.
@@ -22,7 +22,7 @@ mod facts;
 mod plan;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unit;
 
 pub use facts::{Body, Facts, Kind, Linkage, Number, Start, Symbol, Visibility};

@@ -61,6 +61,8 @@ pub(crate) struct LinkWishes<'a> {
     pub(crate) whole_archives: bool,
     /// Base of relative paths, and the environment.
     pub(crate) place: &'a Place<'a>,
+    /// It has functions that are compiled later.
+    pub(crate) lazy: bool,
     /// What the image says about itself.
     pub(crate) metadata: &'a Metadata,
 }
@@ -173,7 +175,7 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         && is_small(facts(inputs).map(|(facts, _)| facts))
         && !libraries.into_iter().any(is_foreign_archive);
     let mut read = Vec::new();
-    let mut arguments = Shape::new(wishes.metadata, allocated(inputs), small).arguments();
+    let mut arguments = Shape::new(wishes.metadata, allocated(inputs), small, wishes.lazy).arguments();
     match plain.then(|| reduce(&line.settled, undefined.into_iter())).flatten() {
         Some(reduced) => {
             for piece in reduced.pieces {

@@ -15,10 +15,12 @@ use hotbed_loader::image::note::{ARENA_ALIGNMENT, Metadata};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// Where the addresses of images begin.
-const LOWEST: u64 = 0x2000_0000_0000;
-/// Bytes of addresses from there.
-const RANGE: u64 = 1 << 32;
+/// Where the addresses of images begin, and how many bytes they are.
+const EAGER: (u64, u64) = (0x2000_0000_0000, 1 << 32);
+/// The same of images whose functions become fresh code at [`FRESH_CODE`], all of it within reach.
+const LAZY: (u64, u64) = (EAGER.0 + EAGER.1, 1 << 30);
+/// Where a session for the functions of lazy images wants its memory, which is less than another GiB.
+pub(crate) const FRESH_CODE: usize = (LAZY.0 + LAZY.1) as usize;
 /// What the address of an image is a multiple of.
 const STEP: u64 = 1 << 16;
 /// Bytes of addresses that one page table covers.
@@ -47,7 +49,10 @@ pub(crate) struct Shape {
 impl Shape {
     /// The shape of an image of inputs whose sections take that many bytes in memory. `small` is whether [`is_small`] holds
     /// for them.
-    pub(crate) fn new(metadata: &Metadata, allocated: u64, small: bool) -> Self {
+    pub(crate) fn new(metadata: &Metadata, allocated: u64, small: bool, lazy: bool) -> Self {
+        // Where an arena is, is known too late for code that shall reach its image.
+        let small = small && !lazy;
+        let (lowest, range) = if lazy { LAZY } else { EAGER };
         let mut hasher = blake3::Hasher::new();
         hasher.update(metadata.unit.as_bytes());
         for (_, input) in &metadata.inputs {
@@ -61,8 +66,8 @@ impl Shape {
         let expected = allocated.saturating_add(allocated / 2).saturating_add(beside);
         // How many places there are in what a page table covers. What does not fit begins anywhere.
         let places = TABLE.checked_sub(expected).map_or(TABLE / step, |free| free / step + 1);
-        let place = hash % (RANGE / TABLE * places);
-        Self { base: LOWEST + place / places * TABLE + place % places * step, arena: small }
+        let place = hash % (range / TABLE * places);
+        Self { base: lowest + place / places * TABLE + place % places * step, arena: small }
     }
 
     /// The linker's arguments for it; the user's come later and win.
@@ -129,10 +134,14 @@ mod tests {
 
     #[test]
     fn the_address_follows_from_what_the_image_is() {
-        let one = Shape::new(&metadata("one", &[1, 2]), 4000, false);
-        assert_eq!(Shape::new(&metadata("one", &[1, 2]), 4000, false), one);
+        let one = Shape::new(&metadata("one", &[1, 2]), 4000, false, false);
+        assert_eq!(Shape::new(&metadata("one", &[1, 2]), 4000, false, false), one);
         for (unit, inputs) in [("two", &[1, 2][..]), ("one", &[2, 1]), ("one", &[1])] {
-            assert_ne!(Shape::new(&metadata(unit, inputs), 4000, false).base, one.base, "{unit} {inputs:?}");
+            assert_ne!(
+                Shape::new(&metadata(unit, inputs), 4000, false, false).base,
+                one.base,
+                "{unit} {inputs:?}"
+            );
         }
     }
 
@@ -148,13 +157,22 @@ mod tests {
             (u64::MAX, false, 0),
         ] {
             let step = if small { u64::from(STRIDE) } else { STEP };
-            let base = |i| Shape::new(&metadata("u", &[i]), allocated, small).base;
+            let base = |i| Shape::new(&metadata("u", &[i]), allocated, small, false).base;
             let bases: HashSet<u64> = (0..200u8).map(base).collect();
             assert!(bases.len() > 180, "{allocated}: {}", bases.len());
-            assert!(bases.iter().all(|base| (LOWEST..LOWEST + RANGE).contains(base) && base % step == 0));
+            assert!(bases.iter().all(|base| (EAGER.0..EAGER.0 + EAGER.1).contains(base) && base % step == 0));
             assert!(bases.iter().all(|base| base % TABLE + size <= TABLE), "{allocated}");
             let slots: HashSet<u64> = bases.iter().map(|base| base / TABLE).collect();
             assert!(slots.len() > 180, "{allocated}: {}", slots.len());
+        }
+    }
+
+    #[test]
+    fn lazy_images_are_within_reach_of_fresh_code() {
+        for i in 0..200 {
+            let shape = Shape::new(&metadata("u", &[i]), 100, true, true);
+            assert!(!shape.arena && shape.base + (2 << 30) > FRESH_CODE as u64 + (1 << 30), "{shape:?}");
+            assert!(shape.base + (1 << 20) < FRESH_CODE as u64);
         }
     }
 

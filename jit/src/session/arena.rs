@@ -76,23 +76,24 @@ struct Piece {
 }
 
 impl Arena {
-    /// An empty one.
+    /// An empty one, at that page if there is room.
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn new() -> io::Result<Self> {
-        let mut region = REGION;
+    pub(super) fn new(wish: Option<usize>) -> io::Result<Self> {
+        // Who wishes for a place wants to reach something beside it.
+        let mut region = if wish.is_some() { REGION / 2 } else { REGION };
         loop {
-            match Self::with_region(region) {
+            match Self::with_region(region, wish) {
                 Err(_) if region > SMALLEST_REGION => region /= 2,
                 result => return result,
             }
         }
     }
 
-    fn with_region(region: usize) -> io::Result<Self> {
+    fn with_region(region: usize, wish: Option<usize>) -> io::Result<Self> {
         let table = region / GRANULE * size_of::<u32>();
-        let space = Reservation::new(3 * region + table)?;
+        let space = Reservation::new(3 * region + table, wish)?;
         let base = space.start();
         let area = FreshArea { base, code: base, end: base + region, table: base + 3 * region };
         let data = base + 2 * region..base + 3 * region;

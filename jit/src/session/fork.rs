@@ -29,10 +29,10 @@ thread_local! {
 
 /// Work in a session; dropped, it is done.
 #[must_use]
-pub(super) struct Work(());
+pub(crate) struct Work(());
 
 /// Begins work in a session, after a fork that is under way. Within other work of the thread nothing is waited for.
-pub(super) fn begin() -> Work {
+pub(crate) fn begin() -> Work {
     notice_forks();
     if DEPTH.get() == 0 {
         let enter = |state: usize| (state & FORKING == 0).then_some(state + 1);

@@ -68,6 +68,7 @@ unsafe extern "C" {
         arguments: *const Slice<'_>,
         count: usize,
         trusted: bool,
+        far: bool,
         messages: *mut RawMessages,
     ) -> *mut RawSplit;
     fn hb_split_free(split: *mut RawSplit);
@@ -119,6 +120,7 @@ impl Split {
         suffix: &str,
         arguments: &[String],
         trusted: bool,
+        far: bool,
         messages: &Messages,
     ) -> Option<Self> {
         let slices: Vec<Slice<'_>> = arguments.iter().map(|a| a.as_str().into()).collect();
@@ -131,6 +133,7 @@ impl Split {
                 slices.as_ptr(),
                 slices.len(),
                 trusted,
+                far,
                 messages.raw(),
             ))
         }

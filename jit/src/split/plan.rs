@@ -35,8 +35,8 @@ impl PlanOptions {
     pub const SMALL: Self = Self { most: 16, small: 512, total: 8192 };
 }
 
-/// Grows a group around `start` out of functions that are not `taken` yet, and takes them. `body` reads the body of a
-/// function.
+/// Grows a group around `start` out of functions that `take` takes: it says no to one that somebody else has. `body` reads
+/// the body of a function.
 ///
 /// # Errors
 /// Those of `body`.
@@ -44,10 +44,10 @@ pub fn cluster<E>(
     start: Number,
     facts: &Facts,
     options: &PlanOptions,
-    taken: &mut HashSet<Number>,
+    take: impl FnMut(Number) -> bool,
     mut body: impl FnMut(Number) -> Result<Body, E>,
 ) -> Result<Vec<Number>, E> {
-    let mut growing = Growing::new(&[start], facts, options, taken);
+    let mut growing = Growing::new(&[start], facts, options, take);
     while growing.wants_more()
         && let Some(function) = growing.open.pop_front()
     {
@@ -71,7 +71,8 @@ pub fn plan(facts: &Facts, bodies: &HashMap<Number, Body>, options: &PlanOptions
             if start.is_empty() {
                 continue;
             }
-            let mut growing = Growing::new(&start, facts, options, &mut taken);
+            taken.extend(&start);
+            let mut growing = Growing::new(&start, facts, options, |callee| taken.insert(callee));
             while growing.wants_more()
                 && let Some(function) = growing.open.pop_front()
             {
@@ -94,26 +95,20 @@ pub fn plan(facts: &Facts, bodies: &HashMap<Number, Body>, options: &PlanOptions
 }
 
 /// A group that is being made.
-struct Growing<'a> {
+struct Growing<'a, F> {
     facts: &'a Facts,
     options: &'a PlanOptions,
-    taken: &'a mut HashSet<Number>,
+    take: F,
     members: Vec<Number>,
     /// Members whose callees were not looked at.
     open: VecDeque<Number>,
     size: u64,
 }
 
-impl<'a> Growing<'a> {
-    fn new(
-        start: &[Number],
-        facts: &'a Facts,
-        options: &'a PlanOptions,
-        taken: &'a mut HashSet<Number>,
-    ) -> Self {
-        taken.extend(start);
+impl<'a, F: FnMut(Number) -> bool> Growing<'a, F> {
+    fn new(start: &[Number], facts: &'a Facts, options: &'a PlanOptions, take: F) -> Self {
         let size = size(facts, start);
-        Self { facts, options, taken, members: start.to_vec(), open: start.iter().copied().collect(), size }
+        Self { facts, options, take, members: start.to_vec(), open: start.iter().copied().collect(), size }
     }
 
     fn wants_more(&self) -> bool {
@@ -130,7 +125,7 @@ impl<'a> Growing<'a> {
             && symbol.size <= most
             && size <= u64::from(self.options.total)
             && self.members.len() < self.options.most
-            && self.taken.insert(callee)
+            && (self.take)(callee)
         {
             self.size = size;
             self.members.push(callee);

@@ -7,4 +7,4 @@ mod facts;
 mod features;
 mod hostile;
 mod libraries;
-mod support;
+pub(crate) mod support;

@@ -6,6 +6,7 @@ use crate::shim::split as raw;
 use crate::shim::{Messages, initialize};
 use hotbed_loader::boundary::{Failure, FailureKind};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// How a unit is opened.
 #[derive(Debug, Clone, Copy)]
@@ -19,15 +20,17 @@ pub struct Settings<'a> {
     /// Clang made the bitcode just now, in this process or in a worker: LLVM's verifier, which with debug information
     /// takes longer than reading, has nothing to find in it.
     pub trusted: bool,
+    /// Code pieces may be further than 2 GiB from others.
+    pub far: bool,
 }
 
 /// A unit whose bodies are read when they are wanted.
 pub struct Unit {
     // Before the bitcode, which it reads from until it goes.
     split: raw::Split,
-    bitcode: Vec<u8>,
+    bitcode: Arc<Vec<u8>>,
     name: String,
-    facts: Facts,
+    facts: Arc<Facts>,
 }
 
 /// A part of a unit that is compiled by itself. While it is there the unit waits.
@@ -57,10 +60,10 @@ impl Unit {
     ///
     /// # Errors
     /// When the bitcode cannot be read or does not verify, or the arguments are not understood.
-    pub fn open(bitcode: Vec<u8>, settings: &Settings<'_>) -> Result<Self, Failure> {
+    pub fn open(bitcode: Arc<Vec<u8>>, settings: &Settings<'_>) -> Result<Self, Failure> {
         initialize();
         let messages = Messages::new();
-        // SAFETY: the vector is kept beside the unit and dropped after it; moving it does not move the bytes.
+        // SAFETY: the vector is kept beside the unit and dropped after it, and nobody changes what is shared.
         let split = unsafe {
             raw::Split::open(
                 &bitcode,
@@ -68,21 +71,22 @@ impl Unit {
                 settings.suffix,
                 settings.arguments,
                 settings.trusted,
+                settings.far,
                 &messages,
             )
         }
         .ok_or_else(|| failed(&format!("open {}", settings.name), &messages))?;
-        let facts = Facts::new(split.symbols(), split.starts());
+        let facts = Arc::new(Facts::new(split.symbols(), split.starts()));
         Ok(Self { split, bitcode, name: settings.name.to_owned(), facts })
     }
 
     /// Its names.
-    pub fn facts(&self) -> &Facts {
+    pub fn facts(&self) -> &Arc<Facts> {
         &self.facts
     }
 
     /// The bitcode it was opened from.
-    pub fn bitcode(&self) -> &[u8] {
+    pub fn bitcode(&self) -> &Arc<Vec<u8>> {
         &self.bitcode
     }
 

@@ -30,14 +30,16 @@ pub struct Writer {
 }
 
 impl Reservation {
-    /// Takes `length` bytes (a multiple of [`PAGE`], not zero) wherever there is room; they cannot be accessed yet.
+    /// Takes `length` bytes (a multiple of [`PAGE`], not zero) at the page `wish` if there is room, else wherever there is;
+    /// they cannot be accessed yet.
     ///
     /// # Errors
     /// What the system says.
-    pub fn new(length: usize) -> io::Result<Self> {
+    pub fn new(length: usize, wish: Option<usize>) -> io::Result<Self> {
+        let wish = wish.map_or(ptr::null_mut(), |wish| wish as *mut _);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
-        let start = unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
+        let start = unsafe { libc::mmap(wish, length, libc::PROT_NONE, flags, -1, 0) };
         Ok(Self { start: mapped(start)?, length })
     }
 
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn code_is_written_in_one_place_and_runs_in_another() {
-        let space = Reservation::new(16 * PAGE).unwrap();
+        let space = Reservation::new(16 * PAGE, None).unwrap();
         let (code, constants) = (space.start() + 2 * PAGE, space.start() + 8 * PAGE);
         let writer = space.fill_twice(code, constants, 2 * PAGE).unwrap();
         write(&writer, code + PAGE, &code_for(7));
@@ -215,7 +217,7 @@ mod tests {
 
     #[test]
     fn data_are_the_process_s_own_after_a_fork() {
-        let space = Reservation::new(4 * PAGE).unwrap();
+        let space = Reservation::new(4 * PAGE, None).unwrap();
         space.fill(space.start() + PAGE..space.start() + 3 * PAGE).unwrap();
         let word = (space.start() + PAGE) as *mut u64;
         // SAFETY: filled above.

@@ -36,7 +36,7 @@ fn write(writer: u64, value: u8, size: usize) {
 #[test]
 fn places_lie_side_by_side() {
     let _no_forks = FORKS.read();
-    let arena = Arena::with_region(REGION).unwrap();
+    let arena = Arena::with_region(REGION, None).unwrap();
     let places: Vec<_> = (0..100).map(|_| taken(&arena, 40, 24, 8).unwrap()).collect();
     for pair in places.windows(2) {
         assert_eq!(pair[1].code - pair[0].code, 64, "two granules");
@@ -50,7 +50,7 @@ fn places_lie_side_by_side() {
 #[test]
 fn what_does_not_fit_is_refused_and_takes_nothing() {
     let _no_forks = FORKS.read();
-    let arena = Arena::with_region(REGION).unwrap();
+    let arena = Arena::with_region(REGION, None).unwrap();
     for (code, constants, data) in [
         (REGION + 1, 1, 8),
         (1, REGION + 1, 8),
@@ -76,7 +76,7 @@ fn what_does_not_fit_is_refused_and_takes_nothing() {
 #[test]
 fn free_memory_is_zero_and_free_code_traps() {
     let _no_forks = FORKS.read();
-    let arena = Arena::with_region(REGION).unwrap();
+    let arena = Arena::with_region(REGION, None).unwrap();
     let _neighbour = taken(&arena, 32, 32, 32).unwrap();
     let mut place = taken(&arena, 64, 64, 64).unwrap();
     write(place.code_writer, 0x90, 64);
@@ -92,7 +92,7 @@ fn free_memory_is_zero_and_free_code_traps() {
 #[test]
 fn after_a_fork_nothing_is_put_where_the_other_process_reads() {
     let _forks = FORKS.write();
-    let arena = Arena::with_region(REGION).unwrap();
+    let arena = Arena::with_region(REGION, None).unwrap();
     let mut before = taken(&arena, 32, 32, 32).unwrap();
     write(before.code_writer, 0x90, 32);
     arena.publish(&mut before, None);
@@ -116,7 +116,7 @@ fn after_a_fork_nothing_is_put_where_the_other_process_reads() {
 #[test]
 fn many_forks_leave_most_of_the_addresses() {
     let _forks = FORKS.write();
-    let arena = Arena::with_region(REGION).unwrap();
+    let arena = Arena::with_region(REGION, None).unwrap();
     for _ in 0..20 {
         let mut place = taken(&arena, 32, 32, 32).unwrap();
         arena.publish(&mut place, None);

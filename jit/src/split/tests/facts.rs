@@ -127,10 +127,11 @@ fn clusters_read_no_more_than_they_take() {
         Ok::<_, Infallible>(bodies[&function].clone())
     };
     let parity = number(&unit, "parity");
-    let Ok(group) = cluster(parity, unit.facts(), &PlanOptions::SMALL, &mut taken, &mut body);
+    let mut take = |function| taken.insert(function);
+    let Ok(group) = cluster(parity, unit.facts(), &PlanOptions::SMALL, &mut take, &mut body);
     assert_eq!(group, [parity, number(&unit, "even.u")]);
     let Ok(alone) =
-        cluster(number(&unit, "caller"), unit.facts(), &PlanOptions::SINGLE, &mut taken, &mut body);
+        cluster(number(&unit, "caller"), unit.facts(), &PlanOptions::SINGLE, &mut take, &mut body);
     assert_eq!(alone.len(), 1);
     assert_eq!(read, group);
 }

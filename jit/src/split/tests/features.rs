@@ -2,7 +2,7 @@
 
 use super::support::{Cut, Program};
 
-const CUTS: [Cut; 3] = [Cut::Single, Cut::Plan, Cut::Stubs];
+const CUTS: [Cut; 4] = [Cut::Single, Cut::Plan, Cut::Stubs, Cut::Lazy];
 
 #[track_caller]
 fn check(name: &str, text: &str) {

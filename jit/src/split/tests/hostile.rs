@@ -18,8 +18,9 @@ __attribute__((constructor)) static void begin(void) { table[1] = 5; }
 
 /// Everything that can be asked of a unit; whether all of it was given.
 fn ask(bytes: &[u8], arguments: &[String]) -> bool {
-    let settings = crate::split::Settings { name: "damaged", suffix: ".u", arguments, trusted: false };
-    let Ok(mut unit) = Unit::open(bytes.to_vec(), &settings) else { return false };
+    let settings =
+        crate::split::Settings { name: "damaged", suffix: ".u", arguments, trusted: false, far: false };
+    let Ok(mut unit) = Unit::open(bytes.to_vec().into(), &settings) else { return false };
     let functions: Vec<Number> = unit.facts().functions().collect();
     let mut all = unit.data().and_then(|piece| piece.compile()).is_ok();
     for function in functions {

@@ -1,5 +1,6 @@
 //! A program, taken apart and put together.
 
+use crate::lazy;
 use crate::split::{
     Body, Facts, Kind, Linkage, Number, Piece, PlanOptions, Settings, Source, Unit, Visibility, plan, sources,
 };
@@ -11,7 +12,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sources and what they are compiled and linked with.
-pub(super) struct Program {
+pub(crate) struct Program {
     folder: PathBuf,
     sources: Vec<PathBuf>,
     flags: Vec<String>,
@@ -20,13 +21,15 @@ pub(super) struct Program {
 
 /// How a unit is taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// A function a piece.
     Single,
     /// By a plan.
     Plan,
     /// A function a piece, under another name, with a stub under its own.
     Stubs,
+    /// An image without bodies, and these as fresh code.
+    Lazy,
 }
 
 impl Drop for Program {
@@ -39,7 +42,7 @@ impl Drop for Program {
 
 impl Program {
     /// A program of one source.
-    pub(super) fn small(name: &str, text: &str) -> Self {
+    pub(crate) fn small(name: &str, text: &str) -> Self {
         let folder = empty_folder(name);
         let source = folder.join(name);
         std::fs::write(&source, text).unwrap();
@@ -47,7 +50,7 @@ impl Program {
     }
 
     /// A program that uses one of the real libraries.
-    pub(super) fn library(name: &str, use_: &str) -> Self {
+    pub(crate) fn library(name: &str, use_: &str) -> Self {
         let inputs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/inputs");
         let lines = |suffix: &str| -> Vec<String> {
             let path = inputs.join(format!("{name}.{suffix}"));
@@ -61,27 +64,42 @@ impl Program {
     }
 
     /// The units, compiled by the front end for a level of optimisation.
-    pub(super) fn modules(&self, more: &[&str]) -> Vec<Source> {
+    pub(crate) fn modules(&self, more: &[&str]) -> Vec<Source> {
+        let request = self.request(more);
+        sources(&request).unwrap_or_else(|failure| panic!("{}\n{}", failure.message, failure.rendered))
+    }
+
+    /// What is asked of a back end, for a level of optimisation.
+    pub(crate) fn request(&self, more: &[&str]) -> Request {
         let flags = self.flags.iter().map(String::as_str).chain(more.iter().copied());
         let inputs = self.sources.iter().map(|path| {
             let lang = if path.extension().is_some_and(|e| e == "c") { Lang::C } else { Lang::Cpp };
             Argument::Input(Input { lang, content: Content::File(path.clone()) })
         });
-        let request = Request {
+        let libraries = self.libraries.iter().map(|library| Argument::Flag(library.clone()));
+        Request {
             unit: "unit".into(),
-            arguments: flags.map(|flag| Argument::Flag(flag.to_owned())).chain(inputs).collect(),
+            arguments: flags
+                .map(|flag| Argument::Flag(flag.to_owned()))
+                .chain(inputs)
+                .chain(libraries)
+                .collect(),
             directory: self.folder.clone(),
             environment: Vec::new(),
-            entry: None,
+            entry: Some("main".into()),
             soname: None,
             whole_archives: false,
             color: false,
-        };
-        sources(&request).unwrap_or_else(|failure| panic!("{}\n{}", failure.message, failure.rendered))
+        }
+    }
+
+    /// Where it may write.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What clang's executable does.
-    pub(super) fn by_clang(&self, more: &[&str]) -> Output {
+    pub(crate) fn by_clang(&self, more: &[&str]) -> Output {
         let executable = self.folder.join("by-clang");
         let mut clang = self.driver();
         for source in &self.sources {
@@ -99,6 +117,9 @@ impl Program {
 
     /// What the executable of the pieces does.
     pub(super) fn by_pieces(&self, more: &[&str], cut: Cut) -> Output {
+        if cut == Cut::Lazy {
+            return lazy::tests::by_fresh_code(self, more);
+        }
         let mut objects = Vec::new();
         let mut keep = |name: String, bytes: &[u8]| {
             let path = self.folder.join(name);
@@ -106,9 +127,11 @@ impl Program {
             objects.push(format!("\"{}\"", path.display()));
         };
         for (index, module) in self.modules(more).iter().enumerate() {
-            for (number, object) in pieces(module, &format!(".u{index}"), cut).iter().enumerate() {
+            let mut number = 0;
+            pieces(module, &format!(".u{index}"), cut, |object| {
                 keep(format!("{index}-{number}.o"), object);
-            }
+                number += 1;
+            });
             if cut == Cut::Stubs {
                 let unit = open(module, &format!(".u{index}"), true);
                 keep(format!("{index}-stubs.s"), stubs(unit.facts(), &format!(".u{index}.body")).as_bytes());
@@ -125,7 +148,7 @@ impl Program {
 
     /// Compares the two.
     #[track_caller]
-    pub(super) fn compare(&self, more: &[&str], cuts: &[Cut]) {
+    pub(crate) fn compare(&self, more: &[&str], cuts: &[Cut]) {
         let want = self.by_clang(more);
         for &cut in cuts {
             let got = self.by_pieces(more, cut);
@@ -153,8 +176,9 @@ impl Program {
 
 /// Opens a unit.
 pub(super) fn open(source: &Source, suffix: &str, trusted: bool) -> Unit {
-    let settings = Settings { name: "unit", suffix, arguments: &source.arguments, trusted };
-    Unit::open(source.bitcode.clone(), &settings).unwrap_or_else(|failure| panic!("{}", failure.message))
+    let settings = Settings { name: "unit", suffix, arguments: &source.arguments, trusted, far: false };
+    Unit::open(source.bitcode.clone().into(), &settings)
+        .unwrap_or_else(|failure| panic!("{}", failure.message))
 }
 
 /// All bodies of a unit.
@@ -163,24 +187,22 @@ pub(super) fn bodies(unit: &mut Unit) -> HashMap<Number, Body> {
     functions.into_iter().map(|function| (function, unit.body(function).unwrap())).collect()
 }
 
-/// The objects of a whole unit.
-fn pieces(module: &Source, suffix: &str, cut: Cut) -> Vec<Vec<u8>> {
+/// Gives `keep` the objects of a whole unit, one after the other: with debug information all of them are gigabytes.
+fn pieces(module: &Source, suffix: &str, cut: Cut, mut keep: impl FnMut(&[u8])) {
     let mut unit = open(module, suffix, false);
     let options = if cut == Cut::Plan { PlanOptions::SMALL } else { PlanOptions::SINGLE };
     let bodies = bodies(&mut unit);
     let plan = plan(unit.facts(), &bodies, &options);
     unit.keep_local(&plan.local);
-    let mut objects = vec![];
     let mut add = |piece: Piece<'_>| {
         piece.verify().unwrap_or_else(|failure| panic!("{}", failure.message));
-        objects.push(piece.compile().unwrap_or_else(|failure| panic!("{}", failure.message)));
+        keep(&piece.compile().unwrap_or_else(|failure| panic!("{}", failure.message)));
     };
     add(unit.data().unwrap_or_else(|failure| panic!("{}", failure.message)));
     for group in plan.groups {
         let suffix = if cut == Cut::Stubs { format!("{suffix}.body") } else { String::new() };
         add(unit.code_of(&group, &suffix).unwrap_or_else(|failure| panic!("{}", failure.message)));
     }
-    objects
 }
 
 /// A jump to the body under every function's name.

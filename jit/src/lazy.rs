@@ -1,0 +1,51 @@
+//! Units whose functions are compiled when they are first called.
+//!
+//! [`skeleton`] makes an image of a request as a compilation does, but of its sources it has only the data: every function is
+//! a stub, by lld linked like any other function, and the bitcode lies in the file. [`Compiler::open`] then makes
+//! [`Bodies`] of a mapped image, which compile functions one small group at a time, as fresh code.
+//!
+//! Who maps such an image fills the slots of its stubs with the addresses of bodies; what stands where is in the
+//! description of the format, `hotbed_loader::image::note`.
+
+mod bodies;
+mod claims;
+mod head;
+mod kept;
+mod link;
+mod names;
+mod object;
+mod stubs;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use bodies::{Bodies, Body, Compiled, Compiler, Others};
+pub use link::{Opened, Skeleton, skeleton};
+
+pub(crate) use link::{divide, link_flags};
+
+use crate::split::Symbol;
+use kept::Kept;
+
+/// Section of the slots, with two words for the loader in front.
+const SLOTS_SECTION: &str = ".hotbed.slots";
+/// Section of the lazy entries.
+const ENTRIES_SECTION: &str = ".hotbed.lazy";
+/// Section of the records.
+const FUNCTIONS_SECTION: &str = ".hotbed.functions";
+/// Section of the units, in the file only.
+const BITCODE_SECTION: &str = ".hotbed.bitcode";
+
+/// What is behind the local names of an image's unit of that number.
+fn suffix(unit: u32) -> String {
+    format!(".u{unit}")
+}
+
+/// What is behind the names of its bodies. It does not end like a suffix of local names, and so is no name of any of them.
+fn body_suffix(unit: u32) -> String {
+    format!(".u{unit}.body")
+}
+
+/// A symbol's name in an ELF file: a byte in front tells LLVM to take it as it is.
+fn elf_name(symbol: &Symbol) -> &str {
+    symbol.name.strip_prefix('\u{1}').unwrap_or(&symbol.name)
+}

@@ -1,0 +1,377 @@
+//! Bodies for the functions of lazy images that are mapped in this process.
+
+use super::claims::Claims;
+use super::kept::{self, Kept};
+use super::link::Opened;
+use super::names::Names;
+use super::{FUNCTIONS_SECTION, body_suffix, elf_name};
+use crate::link::FRESH_CODE;
+use crate::session::{self, Definition, Host, Question, Session, SessionError, fork};
+use crate::split::{Number, PlanOptions, Settings, Unit, cluster};
+use hotbed_loader::boundary::{Failure, FailureKind, FreshArea};
+use object::LittleEndian as LE;
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
+use parking_lot::{Mutex, RwLock};
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+/// Who knows what images cannot say of themselves.
+pub trait Others: Send + Sync {
+    /// What a relocation of that image against `name` gets: of what the image leaves undefined, and of weak symbols, which
+    /// have one address in the process. Bodies may also refer to what no relocation of their image does (`memcpy`). It
+    /// holds as long as the image.
+    fn find(&self, image: u64, name: &str) -> Option<Definition>;
+
+    /// As [`Host::make_known`].
+    fn make_known(&self, area: &FreshArea) -> Option<Box<dyn Any + Send + Sync>>;
+}
+
+/// Compiles for all lazy images of a process. It lives as long as something of them may run.
+pub struct Compiler {
+    session: Session,
+    asked: Arc<Asked>,
+}
+
+/// The functions of a mapped lazy image.
+///
+/// Compiling needs a deep stack: the caller gives its threads 64 MiB, and blocks every signal in them. Several may compile
+/// at once.
+pub struct Bodies {
+    /// Unit and number of each function, in the order of slots.
+    functions: Vec<(u32, Number)>,
+    slots: HashMap<(u32, Number), u32>,
+    units: Vec<Work>,
+    unit: session::Unit,
+    asked: Arc<Asked>,
+    compiled: Mutex<Vec<Compiled>>,
+    by_name: OnceLock<HashMap<String, Vec<u32>>>,
+}
+
+/// A function's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Body {
+    /// The function's slot, counted from zero.
+    pub slot: u32,
+    /// Where the body is.
+    pub address: usize,
+}
+
+/// Functions that were compiled together.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// Their slots.
+    pub slots: Vec<u32>,
+    /// The object that they are in.
+    pub object: Arc<Vec<u8>>,
+}
+
+/// What a group became.
+struct Made {
+    addresses: Vec<(Number, usize)>,
+    object: Vec<u8>,
+}
+
+/// A unit of an image.
+struct Work {
+    number: u32,
+    name: String,
+    suffix: String,
+    arguments: Vec<String>,
+    bitcode: Arc<Vec<u8>>,
+    /// Whether bodies are too far away from the image to reach it.
+    far: bool,
+    claims: Claims,
+    /// One for each thread that compiled at once, at most.
+    idle: Mutex<Vec<Unit>>,
+}
+
+/// What the session's questions lead to.
+struct Asked {
+    others: Arc<dyn Others>,
+    /// By the number of the session's unit: the image, and its names.
+    images: RwLock<HashMap<u64, (u64, Names)>>,
+}
+
+impl Host for Asked {
+    fn find(&self, question: Question) {
+        let unit = question.unit();
+        let find = |name: &String| {
+            let images = self.images.read();
+            let (image, names) = images.get(&unit)?;
+            let (image, own) = (*image, names.find(name));
+            // Others may load something in order to answer.
+            drop(images);
+            own.or_else(|| self.others.find(image, name))
+        };
+        let answer: Vec<_> = question.names().iter().map(find).collect();
+        question.answer(&answer);
+    }
+
+    fn make_known(&self, area: &FreshArea) -> Option<Box<dyn Any + Send + Sync>> {
+        self.others.make_known(area)
+    }
+}
+
+impl Compiler {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system gives no address space.
+    pub fn new(others: Arc<dyn Others>) -> Result<Self, SessionError> {
+        let asked = Arc::new(Asked { others, images: RwLock::default() });
+        Ok(Self { session: Session::at(asked.clone(), Some(FRESH_CODE))?, asked })
+    }
+
+    /// Opens the lazy image in `file`, which others know by the number `image`; it is mapped `distance` bytes behind the
+    /// addresses it was linked for. Its units, if [`skeleton`](super::skeleton()) opened them in this process, are in
+    /// `opened`; else they are opened when they are needed.
+    ///
+    /// # Errors
+    /// When it is no lazy image, or has lost its table of symbols.
+    pub fn open(
+        &self,
+        image: u64,
+        file: &[u8],
+        distance: usize,
+        opened: Vec<Opened>,
+    ) -> Result<Bodies, Failure> {
+        let refuse = |what| {
+            Failure::new(FailureKind::Input, format!("cannot compile functions of an image: it {what}"))
+        };
+        let names = Names::read(file, distance).map_err(refuse)?;
+        let functions = functions(file).map_err(refuse)?;
+        let far = !reaches(&self.session.extent(), &extent(file, distance).map_err(refuse)?);
+        let mut opened = opened.into_iter().map(|opened| opened.0);
+        let work = |(number, unit): (u32, &Kept<'_>)| {
+            // What is there need not be read from the file.
+            let idle = opened.next();
+            let bitcode = idle.as_ref().map(|unit| unit.bitcode().clone());
+            let idle = idle.filter(|_| !far);
+            Work {
+                number,
+                name: unit.name.to_owned(),
+                suffix: unit.suffix.to_owned(),
+                arguments: unit.arguments.iter().map(|&argument| argument.to_owned()).collect(),
+                bitcode: bitcode.unwrap_or_else(|| Arc::new(unit.bitcode.to_vec())),
+                far,
+                claims: Claims::default(),
+                idle: Mutex::new(idle.into_iter().collect()),
+            }
+        };
+        let units: Vec<Work> = (0..).zip(&kept::units(file).map_err(refuse)?).map(work).collect();
+        if functions.iter().any(|(unit, _)| *unit as usize >= units.len()) {
+            return Err(refuse("has functions of a unit that it has not"));
+        }
+        let unit = self.session.unit(&format!("image {image}"), &[]).map_err(failed)?;
+        self.asked.images.write().insert(unit.number(), (image, names));
+        Ok(Bodies {
+            slots: functions.iter().copied().zip(0..).collect(),
+            functions,
+            units,
+            unit,
+            asked: self.asked.clone(),
+            compiled: Mutex::default(),
+            by_name: OnceLock::new(),
+        })
+    }
+}
+
+impl Bodies {
+    /// How many functions there are; they are known by their slots.
+    pub fn len(&self) -> u32 {
+        self.functions.len() as u32
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+
+    /// Compiles a function if it is not, or waits for whoever does. The bodies of all functions that were compiled with it
+    /// come with its own; of one that was compiled before only that.
+    ///
+    /// # Errors
+    /// When there is no such function, it does not compile, or refers to what nobody has. It can be tried again.
+    pub fn compile(&self, slot: u32) -> Result<Vec<Body>, Failure> {
+        let (work, function) = self.function(slot)?;
+        // A child of a fork finds nothing half done.
+        let _work = fork::begin();
+        let mut claim = match work.claims.claim(function) {
+            Ok(claim) => claim,
+            Err(address) => return Ok(vec![Body { slot, address }]),
+        };
+        let mut unit = work.take()?;
+        let facts = unit.facts().clone();
+        let take = |callee| claim.add(callee);
+        let group = cluster(function, &facts, &PlanOptions::SMALL, take, |one| unit.body(one))?;
+        work.idle.lock().push(unit);
+        let made = match self.make(work, &group) {
+            // What was to come along may be what nobody will ever call.
+            Err(_) if group.len() > 1 => self.make(work, &[function]),
+            made => made,
+        }?;
+        let of_slot = |&(function, address): &(Number, usize)| {
+            self.slots.get(&(work.number, function)).map(|&slot| Body { slot, address })
+        };
+        let bodies: Vec<Body> = made.addresses.iter().filter_map(of_slot).collect();
+        let slots = bodies.iter().map(|body| body.slot).collect();
+        self.compiled.lock().push(Compiled { slots, object: Arc::new(made.object) });
+        claim.done(&made.addresses);
+        Ok(bodies)
+    }
+
+    /// Generates code for functions and links it.
+    fn make(&self, work: &Work, group: &[Number]) -> Result<Made, Failure> {
+        let suffix = body_suffix(work.number);
+        let mut unit = work.take()?;
+        let object = unit.code_of(group, &suffix)?.compile()?;
+        let name =
+            |&function: &Number| unit.facts().get(function).map(|f| format!("{}{suffix}", elf_name(f)));
+        let names: Vec<String> = group.iter().filter_map(name).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        work.idle.lock().push(unit);
+        let part = self.unit.add_object(&work.name, &object, None).map_err(failed)?;
+        let addresses = self.unit.look_up(&names).or_else(|error| {
+            // So that its names can be defined once more.
+            part.remove()?;
+            Err(error)
+        });
+        let addresses = group.iter().copied().zip(addresses.map_err(failed)?).collect();
+        Ok(Made { addresses, object })
+    }
+
+    /// Compiles a function and all that it reaches by direct calls within its image.
+    ///
+    /// # Errors
+    /// As for [`compile`](Self::compile).
+    pub fn compile_deep(&self, slot: u32) -> Result<Vec<Body>, Failure> {
+        let mut seen = HashSet::from([slot]);
+        let mut open = vec![slot];
+        let mut bodies = Vec::new();
+        while let Some(slot) = open.pop() {
+            bodies.extend(self.compile(slot)?);
+            open.extend(self.callees(slot)?.into_iter().filter(|&callee| seen.insert(callee)));
+        }
+        Ok(bodies)
+    }
+
+    /// What was compiled so far.
+    pub fn compiled(&self) -> Vec<Compiled> {
+        self.compiled.lock().clone()
+    }
+
+    /// Takes all bodies out of memory, when nobody uses them any more.
+    ///
+    /// # Errors
+    /// What the session says; they are out all the same.
+    pub fn remove(self) -> Result<(), SessionError> {
+        let number = self.unit.number();
+        let removed = self.unit.remove();
+        self.asked.images.write().remove(&number);
+        removed
+    }
+
+    fn function(&self, slot: u32) -> Result<(&Work, Number), Failure> {
+        let function = self.functions.get(slot as usize);
+        let found = function.and_then(|&(unit, number)| Some((self.units.get(unit as usize)?, number)));
+        found.ok_or_else(|| {
+            Failure::new(
+                FailureKind::Input,
+                format!("cannot compile function {slot} of an image: it has none"),
+            )
+        })
+    }
+
+    /// The slots of the functions of the image that may be meant by what a function calls.
+    fn callees(&self, slot: u32) -> Result<Vec<u32>, Failure> {
+        let (work, function) = self.function(slot)?;
+        let _work = fork::begin();
+        let mut unit = work.take()?;
+        let calls = unit.body(function)?.calls;
+        let facts = unit.facts().clone();
+        work.idle.lock().push(unit);
+        let mut found = Vec::new();
+        for call in calls {
+            let symbol = &facts.symbols[call as usize];
+            let own = self.slots.get(&(work.number, symbol.base.unwrap_or(call)));
+            found.extend(own);
+            // A weak one may be another unit's.
+            if own.is_none() || !symbol.local {
+                found.extend(self.by_name()?.get(elf_name(symbol)).into_iter().flatten());
+            }
+        }
+        Ok(found)
+    }
+
+    /// The functions that units have for each other.
+    fn by_name(&self) -> Result<&HashMap<String, Vec<u32>>, Failure> {
+        if let Some(known) = self.by_name.get() {
+            return Ok(known);
+        }
+        let mut slots: HashMap<String, Vec<u32>> = HashMap::new();
+        for work in &self.units {
+            let unit = work.take()?;
+            for (number, symbol) in (0..).zip(&unit.facts().symbols) {
+                let slot = self.slots.get(&(work.number, symbol.base.unwrap_or(number)));
+                if let Some(&slot) = slot.filter(|_| !symbol.local) {
+                    slots.entry(elf_name(symbol).to_owned()).or_default().push(slot);
+                }
+            }
+            work.idle.lock().push(unit);
+        }
+        Ok(self.by_name.get_or_init(|| slots))
+    }
+}
+
+impl Work {
+    /// The unit for this thread alone. It comes back if nothing went wrong: LLVM may not survive what did.
+    fn take(&self) -> Result<Unit, Failure> {
+        if let Some(unit) = self.idle.lock().pop() {
+            return Ok(unit);
+        }
+        let settings = Settings {
+            name: &self.name,
+            suffix: &self.suffix,
+            arguments: &self.arguments,
+            trusted: true,
+            far: self.far,
+        };
+        Unit::open(self.bitcode.clone(), &settings)
+    }
+}
+
+/// Units and numbers of the functions of the image in `file`, in the order of slots.
+fn functions(file: &[u8]) -> Result<Vec<(u32, Number)>, &'static str> {
+    let header = FileHeader64::<LE>::parse(file).map_err(|_| "is no image")?;
+    let sections = header.sections(LE, file).map_err(|_| "has no table of sections")?;
+    let found = sections.section_by_name(LE, FUNCTIONS_SECTION.as_bytes());
+    let (_, section) = found.ok_or("has no functions to be compiled")?;
+    let bytes = section.data(LE, file).map_err(|_| "has a damaged table of functions")?;
+    let word = |bytes: &[u8; 16], at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| bytes[at + byte]));
+    Ok(bytes.as_chunks().0.iter().map(|record| (word(record, 0), word(record, 4))).collect())
+}
+
+/// Where the image in `file` lies.
+fn extent(file: &[u8], distance: usize) -> Result<Range<usize>, &'static str> {
+    let header = FileHeader64::<LE>::parse(file).map_err(|_| "is no image")?;
+    let segments = header.program_headers(LE, file).map_err(|_| "has a damaged table of segments")?;
+    let loaded = segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD);
+    let place = |segment: &ProgramHeader64<LE>| (segment.p_vaddr(LE), segment.p_memsz(LE));
+    let (starts, ends): (Vec<u64>, Vec<u64>) =
+        loaded.map(place).map(|(start, size)| (start, start.saturating_add(size))).unzip();
+    let (start, end) = (starts.into_iter().min().unwrap_or(0), ends.into_iter().max().unwrap_or(0));
+    Ok((start as usize).wrapping_add(distance)..(end as usize).wrapping_add(distance))
+}
+
+/// Whether a distance of 32 bits leads from any place of `fresh` to any of `image`.
+fn reaches(fresh: &Range<usize>, image: &Range<usize>) -> bool {
+    const REACH: usize = i32::MAX as usize;
+    image.end.saturating_sub(fresh.start) <= REACH && fresh.end.saturating_sub(image.start) <= REACH
+}
+
+fn failed(error: SessionError) -> Failure {
+    Failure::new(FailureKind::Link, format!("cannot link a function: {error}"))
+}

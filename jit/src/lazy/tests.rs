@@ -1,0 +1,192 @@
+//! Lazy images are made and run without a loader: a process compiles all bodies for the address that the image was linked
+//! at, enters them in the file's slots, and opens that as a library.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
+
+use super::{Compiler, Others, SLOTS_SECTION, Skeleton, skeleton};
+use crate::session::Definition;
+use crate::split::tests::support::Program;
+use hotbed_loader::boundary::{Failure, FreshArea};
+use hotbed_loader::sys::files::contents;
+use object::read::elf::{Dyn, FileHeader};
+use object::{LittleEndian as LE, Object, ObjectSymbol, elf};
+use std::any::Any;
+use std::collections::HashMap;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+unsafe extern "C" {
+    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn dlerror() -> *const c_char;
+    fn dup2(old: c_int, new: c_int) -> c_int;
+}
+
+const RTLD_NOW: c_int = 2;
+const RTLD_GLOBAL: c_int = 0x100;
+
+/// What tells the process that runs an image which one, and where its output goes.
+const IMAGE: &str = "HOTBED_TEST_LAZY_IMAGE";
+const OUTPUT: &str = "HOTBED_TEST_LAZY_OUTPUT";
+
+fn made(program: &Program, flags: &[&str]) -> Skeleton {
+    let explain = |failure: Failure| panic!("{}\n{}", failure.message, failure.rendered);
+    skeleton(&program.request(flags)).unwrap_or_else(explain)
+}
+
+fn bytes(skeleton: &Skeleton) -> Vec<u8> {
+    contents(skeleton.image.as_fd()).unwrap()
+}
+
+/// What the program does, as a lazy image with all its bodies.
+pub(crate) fn by_fresh_code(program: &Program, flags: &[&str]) -> Output {
+    let image = program.folder().join("lazy.hbi");
+    std::fs::write(&image, bytes(&made(program, flags))).unwrap();
+    run("lazy::tests::child", &image)
+}
+
+fn run(test: &str, image: &Path) -> Output {
+    let folder = image.parent().unwrap();
+    let output = folder.join("output");
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--ignored", "--nocapture"]).current_dir(folder);
+    let mut result = child.env(IMAGE, image).env(OUTPUT, &output).output().unwrap();
+    result.stdout = std::fs::read(output).unwrap_or_default();
+    result
+}
+
+fn open(path: &str) -> *mut c_void {
+    let text = CString::new(path).unwrap();
+    // SAFETY: the name is borrowed for the call.
+    unsafe {
+        let handle = dlopen(text.as_ptr(), RTLD_NOW | RTLD_GLOBAL);
+        assert!(!handle.is_null(), "{:?}", std::ffi::CStr::from_ptr(dlerror()));
+        handle
+    }
+}
+
+fn look_up(handle: *mut c_void, name: &str) -> usize {
+    let name = CString::new(name).unwrap();
+    // SAFETY: the name is borrowed for the call, and the handle is one.
+    unsafe { dlsym(handle, name.as_ptr()) as usize }
+}
+
+/// The process, and weak symbols of the image.
+struct Process(HashMap<String, usize>);
+
+impl Others for Process {
+    fn find(&self, _: u64, name: &str) -> Option<Definition> {
+        let address = look_up(std::ptr::null_mut(), name);
+        let address = if address == 0 { self.0.get(name).copied()? } else { address };
+        Some(Definition { address, function: true })
+    }
+
+    fn make_known(&self, _: &FreshArea) -> Option<Box<dyn Any + Send + Sync>> {
+        None
+    }
+}
+
+/// Compiles the whole image, with several threads.
+fn compile(file: &[u8], opened: Vec<super::Opened>) -> Vec<usize> {
+    let read = object::File::parse(file).unwrap();
+    let weak = |symbol: &object::Symbol<'_, '_>| symbol.is_weak() && symbol.is_definition();
+    let named =
+        |symbol: object::Symbol<'_, '_>| (symbol.name().unwrap().to_owned(), symbol.address() as usize);
+    let process = Process(read.symbols().filter(weak).map(named).collect());
+    let compiler = Compiler::new(Arc::new(process)).unwrap();
+    let bodies = compiler.open(7, file, 0, opened).unwrap_or_else(|failure| panic!("{}", failure.message));
+    let next = AtomicU32::new(0);
+    let work = || {
+        let mut found = Vec::new();
+        while let slot = next.fetch_add(1, Ordering::Relaxed)
+            && slot < bodies.len()
+        {
+            found.extend(bodies.compile(slot).unwrap_or_else(|failure| panic!("{}", failure.message)));
+        }
+        found
+    };
+    let mut addresses = vec![0; bodies.len() as usize];
+    thread::scope(|scope| {
+        let spawn = |_| thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, work).unwrap();
+        let threads: Vec<_> = (0..2).map(spawn).collect();
+        for body in threads.into_iter().flat_map(|thread| thread.join().unwrap()) {
+            let known = &mut addresses[body.slot as usize];
+            assert!(*known == 0 || *known == body.address, "a function with two bodies");
+            *known = body.address;
+        }
+    });
+    let compiled: usize = bodies.compiled().iter().map(|compiled| compiled.slots.len()).sum();
+    assert_eq!(compiled, addresses.len(), "each is compiled once");
+    // The code is for the rest of the process.
+    std::mem::forget((compiler, bodies));
+    addresses
+}
+
+#[test]
+#[ignore = "what `run` starts"]
+fn child() {
+    let Some(path) = std::env::var_os(IMAGE) else { return };
+    let mut file = std::fs::read(&path).unwrap();
+    let header = elf::FileHeader64::<LE>::parse(&file[..]).unwrap();
+    let sections = header.sections(LE, &file[..]).unwrap();
+    let (dynamic, link) = sections.dynamic(LE, &file[..]).unwrap().unwrap();
+    let strings = sections.strings(LE, &file[..], link).unwrap();
+    for entry in dynamic.iter().filter(|entry| entry.tag(LE) == elf::DT_NEEDED) {
+        open(std::str::from_utf8(entry.string(LE, strings).unwrap()).unwrap());
+    }
+    if let Some((_, slots)) = sections.section_by_name(LE, SLOTS_SECTION.as_bytes()) {
+        let at = slots.sh_offset.get(LE) as usize + 16;
+        for (slot, address) in compile(&file, Vec::new()).into_iter().enumerate() {
+            file[at + 8 * slot..][..8].copy_from_slice(&address.to_le_bytes());
+        }
+    }
+    let path = format!("{}.whole", path.to_str().unwrap());
+    std::fs::write(&path, &file).unwrap();
+    // Constructors write, too.
+    let output = std::fs::File::create(std::env::var_os(OUTPUT).unwrap()).unwrap();
+    // SAFETY: descriptors are no memory.
+    unsafe { dup2(output.as_raw_fd(), 1) };
+    let image = open(&path);
+    let main = look_up(image, "main");
+    let linked = object::File::parse(&file[..]).unwrap();
+    let found = linked.symbols().find(|symbol| symbol.address() == main as u64);
+    assert_eq!(found.map(|symbol| symbol.name()), Some(Ok("main")), "the image is where it was linked");
+    let name = CString::new("lazy").unwrap();
+    let arguments = [name.as_ptr(), std::ptr::null()];
+    // SAFETY: that is the type of main, and the arguments live as long as the process.
+    let status = unsafe {
+        std::mem::transmute::<usize, extern "C" fn(c_int, *const *const c_char) -> c_int>(main)(
+            1,
+            arguments.as_ptr(),
+        )
+    };
+    std::process::exit(status);
+}
+
+#[test]
+#[ignore = "what `run` starts"]
+fn bare_child() {
+    let Some(path) = std::env::var_os(IMAGE) else { return };
+    let function = look_up(open(path.to_str().unwrap()), "second");
+    // SAFETY: the tests' function of that name has that type.
+    unsafe { std::mem::transmute::<usize, extern "C" fn()>(function)() };
+}
+
+#[test]
+fn without_a_loader_the_function_is_named() {
+    use std::os::unix::process::ExitStatusExt;
+    let program = Program::small(
+        "bare.c",
+        "void first(void) {}\nvoid second(void) { first(); }\nint main(void) { return 0; }\n",
+    );
+    let image = program.folder().join("bare.hbi");
+    std::fs::write(&image, bytes(&made(&program, &["-O0"]))).unwrap();
+    let output = run("lazy::tests::bare_child", &image);
+    assert_eq!(output.status.signal(), Some(6));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("hotbed: second was never compiled\n"), "{text}");
+}
