@@ -2,9 +2,11 @@
 //! at, enters them in the file's slots, and opens that as a library.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
+mod bench;
+
 use super::{Compiler, Others, SLOTS_SECTION, Skeleton, skeleton};
 use crate::session::Definition;
-use crate::split::tests::support::Program;
+use crate::split::tests::support::{Cut, Program};
 use hotbed_loader::boundary::{Failure, FreshArea};
 use hotbed_loader::sys::files::contents;
 use object::read::elf::{Dyn, FileHeader};
@@ -78,6 +80,16 @@ fn look_up(handle: *mut c_void, name: &str) -> usize {
 /// The process, and weak symbols of the image.
 struct Process(HashMap<String, usize>);
 
+impl Process {
+    fn of(file: &[u8]) -> Self {
+        let read = object::File::parse(file).unwrap();
+        let weak = |symbol: &object::Symbol<'_, '_>| symbol.is_weak() && symbol.is_definition();
+        let named =
+            |symbol: object::Symbol<'_, '_>| (symbol.name().unwrap().to_owned(), symbol.address() as usize);
+        Self(read.symbols().filter(weak).map(named).collect())
+    }
+}
+
 impl Others for Process {
     fn find(&self, _: u64, name: &str) -> Option<Definition> {
         let address = look_up(std::ptr::null_mut(), name);
@@ -92,12 +104,7 @@ impl Others for Process {
 
 /// Compiles the whole image, with several threads.
 fn compile(file: &[u8], opened: Vec<super::Opened>) -> Vec<usize> {
-    let read = object::File::parse(file).unwrap();
-    let weak = |symbol: &object::Symbol<'_, '_>| symbol.is_weak() && symbol.is_definition();
-    let named =
-        |symbol: object::Symbol<'_, '_>| (symbol.name().unwrap().to_owned(), symbol.address() as usize);
-    let process = Process(read.symbols().filter(weak).map(named).collect());
-    let compiler = Compiler::new(Arc::new(process)).unwrap();
+    let compiler = Compiler::new(Arc::new(Process::of(file))).unwrap();
     let bodies = compiler.open(7, file, 0, opened).unwrap_or_else(|failure| panic!("{}", failure.message));
     let next = AtomicU32::new(0);
     let work = || {
@@ -129,6 +136,18 @@ fn compile(file: &[u8], opened: Vec<super::Opened>) -> Vec<usize> {
 #[test]
 #[ignore = "what `run` starts"]
 fn child() {
+    go_on_as_the_program();
+}
+
+#[test]
+#[ignore = "what `run` starts"]
+fn far_child() {
+    // Where bodies would be within reach, there is something already.
+    std::mem::forget(Compiler::new(Arc::new(Process(HashMap::new()))).unwrap());
+    go_on_as_the_program();
+}
+
+fn go_on_as_the_program() {
     let Some(path) = std::env::var_os(IMAGE) else { return };
     let mut file = std::fs::read(&path).unwrap();
     let header = elf::FileHeader64::<LE>::parse(&file[..]).unwrap();
@@ -174,6 +193,102 @@ fn bare_child() {
     let function = look_up(open(path.to_str().unwrap()), "second");
     // SAFETY: the tests' function of that name has that type.
     unsafe { std::mem::transmute::<usize, extern "C" fn()>(function)() };
+}
+
+#[test]
+fn bodies_may_be_out_of_reach() {
+    for (name, flags) in [("zlib", "-O2"), ("lua", "-O0")] {
+        let program = Program::library(name, "far");
+        let image = program.folder().join("far.hbi");
+        std::fs::write(&image, bytes(&made(&program, &[flags]))).unwrap();
+        let (want, got) = (program.by_clang(&[flags]), run("lazy::tests::far_child", &image));
+        let errors = String::from_utf8_lossy(&got.stderr);
+        assert_eq!((got.status, got.stdout), (want.status, want.stdout), "{name} {flags}: {errors}");
+    }
+}
+
+#[test]
+fn units_share_what_they_share() {
+    let one = r#"
+#include <cstdio>
+inline int count() { static int n; return ++n; }
+template <class T> T twice(T x) { return x + x; }
+extern thread_local int shared; thread_local int own = 3;
+extern int *where_shared(), *where_own(), (*which_count())(), tentative();
+static int same(int x) { return x + 1; }
+int elsewhere(int);
+int main() {
+  shared += own;
+  own += 5;
+  std::printf("%d %d %d %d\n", where_shared() == &shared, where_own() == &own, which_count() == count, shared + own);
+  std::printf("%d %d %d %d\n", count() + which_count()(), twice(4), same(1), elsewhere(2));
+}
+"#;
+    let two = r#"
+inline int count() { static int n; return ++n; }
+template <class T> T twice(T x) { return x + x; }
+thread_local int shared = 7; extern thread_local int own;
+int *where_shared() { return &shared; }
+int *where_own() { return &own; }
+int (*which_count())() { return count; }
+static int same(int x) { return x - 1; }
+int elsewhere(int x) { return same(x) + twice(x); }
+"#;
+    let program = Program::several(&[("one.cpp", one), ("two.cpp", two)]);
+    // Tables that bodies need survive what takes them away elsewhere.
+    let sections = ["-O1", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections,-s"];
+    for flags in [&["-O0"][..], &["-O2"], &["-O0", "-s"], &sections] {
+        program.compare(flags, &[Cut::Lazy]);
+    }
+}
+
+#[test]
+fn what_a_function_reaches_is_compiled_with_it() {
+    let one = "int deep(int); static int near(int x) { return deep(x); } static int other(void) { return 5; }\n\
+        int (*pointer)(void) = other; int handler(int x) { return near(x) + pointer(); } int main(void) { return 0; }";
+    let two = "static int last(int x) { return x * 2; } int deep(int x) { return last(x); } int never(void) { return 1; }";
+    let program = Program::several(&[("one.c", one), ("two.c", two)]);
+    let skeleton = made(&program, &["-O0"]);
+    let file = bytes(&skeleton);
+    let read = object::File::parse(&file[..]).unwrap();
+    // Slots are in the order of stubs.
+    let mut stubs: Vec<(u64, &str)> = read
+        .symbols()
+        .filter(|symbol| symbol.size() == 8 && symbol.kind() == object::SymbolKind::Text)
+        .map(|symbol| (symbol.address(), symbol.name().unwrap()))
+        .collect();
+    stubs.sort_unstable();
+    let slot = |name: &str| stubs.iter().position(|(_, stub)| *stub == name).unwrap() as u32;
+    let compiler = Compiler::new(Arc::new(Process::of(&file))).unwrap();
+    let bodies = compiler.open(1, &file, 0, skeleton.opened).unwrap();
+    assert_eq!(bodies.len() as usize, stubs.len());
+    let mut found: Vec<u32> =
+        bodies.compile_deep(slot("handler")).unwrap().iter().map(|body| body.slot).collect();
+    found.sort_unstable();
+    found.dedup();
+    let mut expected = ["handler", "near.u0", "deep", "last.u1"].map(slot);
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert_eq!(bodies.compile(slot("deep")).unwrap().len(), 1);
+    assert!(bodies.compile(bodies.len()).is_err());
+    bodies.remove().unwrap();
+}
+
+#[test]
+fn what_cannot_be_linked_can_be_tried_again() {
+    let text = "int absent(void); int tries(void) { return absent(); } int main(void) { return tries(); }";
+    let program = Program::small("again.c", text);
+    let skeleton = made(&program, &["-O0"]);
+    let compiler = Compiler::new(Arc::new(Process(HashMap::new()))).unwrap();
+    let bodies = compiler.open(1, &bytes(&skeleton), 0, skeleton.opened).unwrap();
+    for _ in 0..2 {
+        let failure = bodies.compile(0).unwrap_err();
+        assert!(failure.message.contains("undefined: absent"), "{}", failure.message);
+    }
+    // What cannot be had is left out where it only came along.
+    assert_eq!(bodies.compile(1).unwrap().len(), 1);
+    assert!(bodies.compile(0).is_err());
+    bodies.remove().unwrap();
 }
 
 #[test]

@@ -43,10 +43,19 @@ impl Drop for Program {
 impl Program {
     /// A program of one source.
     pub(crate) fn small(name: &str, text: &str) -> Self {
-        let folder = empty_folder(name);
-        let source = folder.join(name);
-        std::fs::write(&source, text).unwrap();
-        Self { folder, sources: vec![source], flags: vec!["-w".into()], libraries: vec!["-lpthread".into()] }
+        Self::several(&[(name, text)])
+    }
+
+    /// A program of some sources.
+    pub(crate) fn several(texts: &[(&str, &str)]) -> Self {
+        let folder = empty_folder(texts[0].0);
+        let write = |(name, text): &(&str, &str)| {
+            let source = folder.join(name);
+            std::fs::write(&source, text).unwrap();
+            source
+        };
+        let sources = texts.iter().map(write).collect();
+        Self { folder, sources, flags: vec!["-w".into()], libraries: vec!["-lpthread".into()] }
     }
 
     /// A program that uses one of the real libraries.
@@ -175,7 +184,7 @@ impl Program {
 }
 
 /// Opens a unit.
-pub(super) fn open(source: &Source, suffix: &str, trusted: bool) -> Unit {
+pub(crate) fn open(source: &Source, suffix: &str, trusted: bool) -> Unit {
     let settings = Settings { name: "unit", suffix, arguments: &source.arguments, trusted, far: false };
     Unit::open(source.bitcode.clone().into(), &settings)
         .unwrap_or_else(|failure| panic!("{}", failure.message))
