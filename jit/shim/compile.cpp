@@ -127,6 +127,8 @@ void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool bitcode, 
   invocation->getCodeGenOpts().DisableFree = false;
   // The module as the front end leaves it: its pieces go through the passes one by one.
   invocation->getCodeGenOpts().DisableLLVMPasses |= bitcode;
+  // Whoever reads it says whether that is to be done.
+  invocation->getCodeGenOpts().VerifyModule &= !bitcode;
   auto &llvm_arguments = invocation->getFrontendOpts().LLVMArgs;
   if (!llvm_arguments.empty()) {
     std::vector<const char *> list{"clang (LLVM option parsing)"};

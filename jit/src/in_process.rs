@@ -3,8 +3,8 @@
 use crate::frontend::{self, Compiled, CompiledObject, Contents, Form, Place, Prepared};
 use crate::lazy::{self, Opened};
 use crate::link::{
-    LinkInput, LinkWishes, archive_with_modern_constructors, check_archive, check_object, link_image,
-    with_modern_constructors, with_visible_entry,
+    LinkInput, LinkWishes, ObjectFacts, archive_with_modern_constructors, check_archive, check_object,
+    link_image, with_modern_constructors, with_visible_entry,
 };
 use crate::shim;
 use hotbed_loader::boundary::{
@@ -120,16 +120,16 @@ pub(crate) struct Made<'a> {
 /// What was made of a source.
 pub(crate) struct MadeSource<'a> {
     /// What the front end made of it.
-    pub(crate) content: Cow<'a, [u8]>,
-    /// To be linked; if there are none, that itself.
-    pub(crate) objects: Vec<Vec<u8>>,
+    pub(crate) content: &'a [u8],
+    /// What is linked.
+    pub(crate) objects: Vec<Cow<'a, [u8]>>,
 }
 
 impl<'a> Made<'a> {
     fn whole(compiled: &'a Compiled) -> Self {
-        let source = |object: &'a CompiledObject| MadeSource {
-            content: Cow::Borrowed(object.object.bytes()),
-            objects: Vec::new(),
+        let source = |object: &'a CompiledObject| {
+            let content = object.object.bytes();
+            MadeSource { content, objects: vec![Cow::Borrowed(content)] }
         };
         Self { sources: compiled.objects.iter().map(source).collect(), ..Self::default() }
     }
@@ -214,7 +214,9 @@ fn link_inputs<'a>(
     let mut sources = made.sources.iter();
     let mut inputs = Vec::with_capacity(request.arguments.len());
     if let Some(first) = &made.first {
-        inputs.push(ours(first, "what lazy functions have in common")?);
+        let facts = check_object(first).map_err(|what| Failure::new(FailureKind::Internal, what))?;
+        let name = "what lazy functions have in common".into();
+        inputs.push(LinkInput::Bytes { name, bytes: Cow::Borrowed(first), facts, archive: false });
     }
     for argument in &request.arguments {
         let input = match argument {
@@ -227,52 +229,42 @@ fn link_inputs<'a>(
         let name = input.content.name();
         let archive = input.lang == Lang::Archive;
         let source = if goes_through_front_end(input) { sources.next() } else { None };
-        let bytes: Option<&[u8]> = match source {
-            Some(source) => Some(&source.content),
-            None => given.next().map(AsRef::as_ref),
+        let (content, objects): (&[u8], Vec<&[u8]>) = match (source, given.as_slice()) {
+            (Some(source), _) => (source.content, source.objects.iter().map(AsRef::as_ref).collect()),
+            (None, [first, rest @ ..]) => {
+                given = rest.iter();
+                (first, vec![first])
+            }
+            (None, []) => continue,
         };
-        let Some(bytes) = bytes else { continue };
-        metadata.inputs.push((name.to_string(), *blake3::hash(bytes).as_bytes()));
+        metadata.inputs.push((name.to_string(), *blake3::hash(content).as_bytes()));
         counts.units_compiled += u32::from(source.is_some());
-        if let Some(source) = source.filter(|source| !source.objects.is_empty()) {
-            for object in &source.objects {
-                inputs.push(ours(object, &name)?);
+        for bytes in objects {
+            let facts = check(input, bytes, source.is_some(), &request.directory, dependencies)
+                .map_err(|what| Failure::new(FailureKind::Input, format!("cannot load {name}: it {what}")))?;
+            // The functions of a lazy image are stubs.
+            if source.is_some() && made.first.is_none() {
+                counts.functions_compiled += facts.functions;
             }
-            continue;
+            let modern = match (facts.old_constructors, archive) {
+                (false, _) => None,
+                (true, true) => archive_with_modern_constructors(bytes),
+                (true, false) => with_modern_constructors(bytes),
+            };
+            let now = modern.as_deref().unwrap_or(bytes);
+            let visible =
+                request.entry.as_deref().filter(|_| !archive).and_then(|e| with_visible_entry(now, e));
+            let name = name.clone();
+            inputs.push(match (&input.content, visible.or(modern)) {
+                (Content::File(_), None) if source.is_none() => {
+                    LinkInput::File { path: name, facts, archive }
+                }
+                (_, changed) => {
+                    let bytes = changed.map_or(Cow::Borrowed(bytes), Cow::Owned);
+                    LinkInput::Bytes { name, bytes, facts, archive }
+                }
+            });
         }
-        let folder = match &input.content {
-            Content::File(path) => request.directory.join(path).parent().map(Path::to_owned),
-            Content::Bytes { .. } => None,
-        };
-        // With -flto it is bitcode, which lld compiles.
-        let checked = match (archive, source.is_some() && bytes.starts_with(b"BC\xc0\xde")) {
-            (true, _) => check_archive(bytes, folder.as_deref()).map(|facts| {
-                // lld reads them and does not say so.
-                dependencies.extend(facts.files.into_iter().map(Dependency::File));
-                facts.objects
-            }),
-            (_, true) => Ok(Default::default()),
-            _ => check_object(bytes),
-        };
-        let facts = checked
-            .map_err(|what| Failure::new(FailureKind::Input, format!("cannot load {name}: it {what}")))?;
-        if source.is_some() {
-            counts.functions_compiled += facts.functions;
-        }
-        let modern = match (facts.old_constructors, archive) {
-            (false, _) => None,
-            (true, true) => archive_with_modern_constructors(bytes),
-            (true, false) => with_modern_constructors(bytes),
-        };
-        let now = modern.as_deref().unwrap_or(bytes);
-        let visible = request.entry.as_deref().filter(|_| !archive).and_then(|e| with_visible_entry(now, e));
-        inputs.push(match (&input.content, visible.or(modern)) {
-            (Content::File(_), None) if source.is_none() => LinkInput::File { path: name, facts, archive },
-            (_, changed) => {
-                let bytes = changed.map_or(Cow::Borrowed(bytes), Cow::Owned);
-                LinkInput::Bytes { name, bytes, facts, archive }
-            }
-        });
     }
     if made.first.is_some() {
         inputs.extend(lazy::link_flags(flags(request)).into_iter().map(LinkInput::Flag));
@@ -280,12 +272,28 @@ fn link_inputs<'a>(
     Ok(inputs)
 }
 
-/// An object of a lazy image.
-fn ours<'a>(bytes: &'a [u8], name: &str) -> Result<LinkInput<'a>, Failure> {
-    let facts = check_object(bytes)
-        .map_err(|what| Failure::new(FailureKind::Internal, format!("cannot link {name}: it {what}")))?;
-    let name = name.to_owned().into();
-    Ok(LinkInput::Bytes { name, bytes: Cow::Borrowed(bytes), facts, archive: false })
+/// What a link has to know of an object or archive, if it can be linked at all.
+fn check(
+    input: &Input,
+    bytes: &[u8],
+    compiled: bool,
+    directory: &Path,
+    dependencies: &mut BTreeSet<Dependency>,
+) -> Result<ObjectFacts, String> {
+    let folder = match &input.content {
+        Content::File(path) => directory.join(path).parent().map(Path::to_owned),
+        Content::Bytes { .. } => None,
+    };
+    // With -flto it is bitcode, which lld compiles.
+    match (input.lang == Lang::Archive, compiled && bytes.starts_with(b"BC\xc0\xde")) {
+        (true, _) => check_archive(bytes, folder.as_deref()).map(|facts| {
+            // lld reads them and does not say so.
+            dependencies.extend(facts.files.into_iter().map(Dependency::File));
+            facts.objects
+        }),
+        (_, true) => Ok(ObjectFacts::default()),
+        _ => check_object(bytes),
+    }
 }
 
 fn add_seen(dependencies: &mut BTreeSet<Dependency>, seen: &[(Vec<u8>, u8)]) {

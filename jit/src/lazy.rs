@@ -32,8 +32,6 @@ const SLOTS_SECTION: &str = ".hotbed.slots";
 const ENTRIES_SECTION: &str = ".hotbed.lazy";
 /// Section of the records.
 const FUNCTIONS_SECTION: &str = ".hotbed.functions";
-/// Section of the units, in the file only.
-const BITCODE_SECTION: &str = ".hotbed.bitcode";
 
 /// What is behind the local names of an image's unit of that number.
 fn suffix(unit: u32) -> String {

@@ -12,6 +12,7 @@ mod in_process;
 pub mod lazy;
 mod link;
 mod module;
+mod parallel;
 pub mod plugin;
 pub mod session;
 mod shim;

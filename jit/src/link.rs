@@ -18,7 +18,7 @@ mod startup;
 mod stub;
 
 pub(crate) use archive::check_archive;
-pub(crate) use check::check_object;
+pub(crate) use check::{ObjectFacts, check_object};
 pub(crate) use constructors::{archive_with_modern_constructors, with_modern_constructors};
 pub(crate) use entry::with_visible_entry;
 pub(crate) use image::{LinkInput, LinkWishes, link_image};

@@ -4,16 +4,13 @@ use super::Prepared;
 use super::driver::{Answer, Piece, Place, ask};
 use super::headers::{self, RESOURCES};
 use super::messages::failure;
+use crate::parallel::in_parallel;
 use crate::shim::{File, Files, Job, JobKind, Messages, Object};
 use hotbed_loader::boundary::{Failure, FailureKind};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-
-/// Stack of a thread that compiles, in bytes: clang recurses as deep as its input, and untouched pages cost nothing.
-const STACK: usize = 64 << 20;
 
 /// `-mllvm` sets options of LLVM for the whole process: a compilation with one runs alone.
 static LLVM_OPTIONS: RwLock<()> = RwLock::new(());
@@ -174,57 +171,19 @@ fn is_standard_of_other(flag: &str, language: &str) -> bool {
 /// An object and what was said of it.
 type Outcome = (Object, Messages);
 
-/// The same of a run that may have failed.
-type Attempt = (Option<Object>, Messages);
-
-/// Runs the jobs on as many threads as there are processors. After an error none is begun any more; then gives the
-/// number of the first job that failed and what was said of it.
+/// Runs the jobs, several at once. After an error none is begun any more; then gives the number of the first job that failed
+/// and what was said of it.
 fn run(files: &Files, jobs: &[Job], form: Form, color: bool) -> Result<Vec<Outcome>, (usize, Messages)> {
     let alone = jobs.iter().any(|job| job.arguments.iter().any(|argument| argument == "-mllvm"));
     let _shared = (!alone).then(|| LLVM_OPTIONS.read());
     let _exclusive = alone.then(|| LLVM_OPTIONS.write());
-    // Asking how many processors there are reads files.
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if alone || jobs.len() < 2 { 1 } else { processors().min(jobs.len()) };
-    let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Attempt>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
-    let work = || {
-        while let Some((job, result)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            jobs.get(index).zip(results.get(index))
-        } {
-            let messages = Messages::new();
-            let object = files.compile(&job.arguments[1..], form == Form::Bitcode, color, &messages);
-            if object.is_none() {
-                next.store(jobs.len(), Ordering::Relaxed);
-            }
-            *result.lock() = Some((object, messages));
+    in_parallel(jobs.len(), alone, |number| {
+        let messages = Messages::new();
+        match files.compile(&jobs[number].arguments[1..], form == Form::Bitcode, color, &messages) {
+            Some(object) => Ok((object, messages)),
+            None => Err(messages),
         }
-    };
-    // This thread has the stack for it and blocks signals, and new threads inherit the mask. Where no thread can be
-    // had, this one does all the work.
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            let builder = std::thread::Builder::new().name("hotbed compile".into()).stack_size(STACK);
-            if builder.spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
-    let mut outcomes = Vec::with_capacity(jobs.len());
-    let mut failed = None;
-    for (index, result) in results.into_iter().enumerate() {
-        match result.into_inner() {
-            Some((Some(object), messages)) => outcomes.push((object, messages)),
-            Some((None, messages)) => failed = failed.or(Some((index, messages))),
-            None => {}
-        }
-    }
-    match failed {
-        Some(failed) => Err(failed),
-        None => Ok(outcomes),
-    }
+    })
 }
 
 /// Arguments as a shell would take them.

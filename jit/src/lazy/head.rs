@@ -2,7 +2,8 @@
 //! found, the way there, and what happens where there is no such loader. And the units themselves.
 
 use super::object::{Manner, Writer};
-use super::{BITCODE_SECTION, ENTRIES_SECTION, FUNCTIONS_SECTION, Kept, SLOTS_SECTION, kept};
+use super::{ENTRIES_SECTION, FUNCTIONS_SECTION, Kept, SLOTS_SECTION, kept};
+use hotbed_loader::image::note::UNITS_SECTION;
 use object::elf;
 use object::write::Error;
 
@@ -58,7 +59,7 @@ pub(super) fn head_object(units: &[Kept<'_>]) -> Result<Vec<u8>, Error> {
     for section in [words, entries, code, functions] {
         object.put(section);
     }
-    object.section_in_file(BITCODE_SECTION, kept::encode(units));
+    object.section_in_file(UNITS_SECTION, kept::encode(units));
     object.finish()
 }
 

@@ -1,7 +1,7 @@
 //! Units as images keep them: what has to be known to open one again.
 
-use super::BITCODE_SECTION;
 use hotbed_loader::codec::{CodecError, Reader, Writer};
+use hotbed_loader::image::note::UNITS_SECTION;
 use object::LittleEndian as LE;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader};
@@ -19,7 +19,7 @@ pub(super) struct Kept<'a> {
     pub(super) bitcode: &'a [u8],
 }
 
-/// The contents of [`BITCODE_SECTION`].
+/// The contents of [`UNITS_SECTION`].
 pub(super) fn encode(units: &[Kept<'_>]) -> Vec<u8> {
     let mut w = Writer::new();
     w.list(units, |w, unit| {
@@ -46,7 +46,7 @@ fn decode(bytes: &[u8]) -> Result<Vec<Kept<'_>>, CodecError> {
 pub(super) fn units(file: &[u8]) -> Result<Vec<Kept<'_>>, &'static str> {
     let header = FileHeader64::<LE>::parse(file).map_err(|_| "is no image")?;
     let sections = header.sections(LE, file).map_err(|_| "has no table of sections")?;
-    let found = sections.section_by_name(LE, BITCODE_SECTION.as_bytes());
+    let found = sections.section_by_name(LE, UNITS_SECTION.as_bytes());
     let (_, section) = found.ok_or("has no bitcode of its functions")?;
     let bytes = section.data(LE, file).map_err(|_| "has damaged bitcode")?;
     decode(bytes).map_err(|_| "has damaged bitcode")

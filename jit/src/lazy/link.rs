@@ -4,14 +4,14 @@ use super::head::head_object;
 use super::kept::Kept;
 use super::stubs::stub_object;
 use super::suffix;
-use crate::frontend::{Compiled, CompiledObject, Form, Prepared};
+use crate::frontend::{Compiled, Form, Prepared};
 use crate::in_process::{Made, MadeSource, build};
 use crate::link::is_plain;
+use crate::parallel::in_parallel;
 use crate::shim;
 use crate::split::{Settings, Unit, prepare};
 use hotbed_loader::boundary::{Failure, FailureKind, Reply, Request};
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub struct Skeleton {
 pub struct Opened(pub(super) Unit);
 
 /// Makes a lazy image of a request: as a compilation does, but without the functions of its sources, IR and bitcode. Where
-/// it has none of these it is an image like any other.
+/// these have no functions it is an image like any other.
 ///
 /// # Errors
 /// As for a compilation. There are things that cannot be taken to pieces (flags for the whole process, local names that
@@ -40,49 +40,63 @@ pub fn skeleton(request: &Request) -> Result<Skeleton, Failure> {
     Ok(Skeleton { reply: built.reply, image: built.image, opened: built.opened })
 }
 
+/// A unit as the front end left it.
+struct Fresh<'a> {
+    number: u32,
+    name: &'a str,
+    suffix: String,
+    arguments: &'a [String],
+    bitcode: &'a [u8],
+}
+
 /// Opens the units, and makes what is linked of them.
 pub(crate) fn divide<'a>(compiled: &'a Compiled, sources: &[Prepared<'_>]) -> Result<Made<'a>, Failure> {
-    let mut made = Made::default();
-    let mut arguments = Vec::new();
+    let mut units = Vec::with_capacity(sources.len());
     for (number, (object, source)) in (0..).zip(compiled.objects.iter().zip(sources)) {
-        let (bitcode, objects, opened) = divide_one(object, &source.path, number)?;
-        arguments.push((&source.path, suffix(number), &object.arguments));
-        made.sources.push(MadeSource { content: bitcode, objects });
+        units.push(Fresh {
+            number,
+            name: &source.path,
+            suffix: suffix(number),
+            arguments: &object.arguments,
+            bitcode: object.object.bytes(),
+        });
+    }
+    let divided = in_parallel(units.len(), false, |number| divide_one(&units[number]));
+    let mut made = Made::default();
+    for (object, (objects, opened)) in compiled.objects.iter().zip(divided.map_err(|(_, failure)| failure)?) {
+        let objects = objects.into_iter().map(Cow::Owned).collect();
+        made.sources.push(MadeSource { content: object.object.bytes(), objects });
         made.opened.push(opened);
     }
-    let kept: Vec<Kept<'_>> = arguments
-        .iter()
-        .zip(&made.opened)
-        .map(|((name, suffix, arguments), opened)| Kept {
-            name,
-            suffix,
-            arguments: arguments.iter().map(String::as_str).collect(),
-            bitcode: opened.0.bitcode(),
-        })
-        .collect();
-    let defect = |error: &dyn Display| Failure::new(FailureKind::Internal, format!("cannot link: {error}"));
-    made.first = Some(head_object(&kept).map_err(|error| defect(&error))?);
+    let mut kept = Vec::with_capacity(units.len());
+    for (unit, opened) in units.iter().zip(&made.opened) {
+        let arguments = unit.arguments.iter().map(String::as_str).collect();
+        let bitcode = opened.0.bitcode().as_slice();
+        kept.push(Kept { name: unit.name, suffix: &unit.suffix, arguments, bitcode });
+    }
+    if made.opened.iter().any(|opened| opened.0.facts().functions().next().is_some()) {
+        made.first = Some(head_object(&kept).map_err(|error| defect("functions", &error))?);
+    }
     Ok(made)
 }
 
-type Divided<'a> = (Cow<'a, [u8]>, Vec<Vec<u8>>, Opened);
-
-fn divide_one<'a>(object: &'a CompiledObject, name: &str, number: u32) -> Result<Divided<'a>, Failure> {
-    let level = object.arguments.iter().rfind(|argument| argument.starts_with("-O"));
-    let content = object.object.bytes();
-    let bitcode = if level.is_some_and(|level| level != "-O0") {
-        prepare(content, name, true)?
-    } else {
-        content.to_vec()
-    };
-    let suffix = suffix(number);
-    let settings =
-        Settings { name, suffix: &suffix, arguments: &object.arguments, trusted: true, far: false };
+/// The objects of a unit, and the unit.
+fn divide_one(unit: &Fresh<'_>) -> Result<(Vec<Vec<u8>>, Opened), Failure> {
+    let Fresh { number, name, ref suffix, arguments, bitcode } = *unit;
+    let level = arguments.iter().rfind(|argument| argument.starts_with("-O"));
+    let optimised = level.is_some_and(|level| level != "-O0");
+    let bitcode = if optimised { prepare(bitcode, name, true)? } else { bitcode.to_vec() };
+    let settings = Settings { name, suffix, arguments, trusted: true, far: false };
     let mut unit = Unit::open(Arc::new(bitcode), &settings)?;
-    let data = unit.data()?.compile()?;
-    let stubs = stub_object(unit.facts(), number, &suffix)
-        .map_err(|error| Failure::new(FailureKind::Internal, format!("cannot link {name}: {error}")))?;
-    Ok((Cow::Borrowed(content), vec![data, stubs], Opened(unit)))
+    let mut objects = vec![unit.data()?.compile()?];
+    if unit.facts().functions().next().is_some() {
+        objects.push(stub_object(unit.facts(), number, suffix).map_err(|error| defect(name, &error))?);
+    }
+    Ok((objects, Opened(unit)))
+}
+
+fn defect(of: &str, error: &object::write::Error) -> Failure {
+    Failure::new(FailureKind::Internal, format!("cannot link {of}: {error}"))
 }
 
 /// What the linker is told behind the user's flags: bodies refer to what nobody refers to yet, and find it by the table of

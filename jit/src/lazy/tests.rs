@@ -292,6 +292,23 @@ fn what_cannot_be_linked_can_be_tried_again() {
 }
 
 #[test]
+fn without_functions_an_image_is_not_lazy() {
+    for text in ["int only = 7;", "extern int other; int *data = &other;"] {
+        let skeleton = made(&Program::small("data.c", text), &["-O0"]);
+        let file = bytes(&skeleton);
+        assert!(object::File::parse(&file[..]).unwrap().section_by_name(SLOTS_SECTION).is_none());
+        let compiler = Compiler::new(Arc::new(Process::of(&file))).unwrap();
+        assert!(compiler.open(1, &file, 0, skeleton.opened).is_err());
+    }
+}
+
+#[test]
+fn the_entry_is_found_whatever_its_visibility() {
+    let text = "#include <stdio.h>\nint main(void) { puts(\"seen\"); return 3; }";
+    Program::small("hidden.c", text).compare(&["-O0", "-fvisibility=hidden"], &[Cut::Lazy]);
+}
+
+#[test]
 fn without_a_loader_the_function_is_named() {
     use std::os::unix::process::ExitStatusExt;
     let program = Program::small(

@@ -51,6 +51,13 @@
 //!   symbol table, so the note says where the word is; with a distance of zero the note itself is the handle.
 //! - **metadata** in the section `.hotbed` (`SHT_PROGBITS`, not allocated): a [`Metadata`] in the encoding of
 //!   [`crate::codec`]. Nothing of it is needed to map the image.
+//! - **units** in the section [`UNITS_SECTION`] (`SHT_PROGBITS`, not allocated), where functions are compiled when they are first
+//!   called: a list in the encoding of [`crate::codec`], of each unit its name, what is behind its local names, the
+//!   arguments of clang's front end and its bitcode. Functions belong to units by their places in this list. What bodies refer
+//!   to is found in `.symtab`: what is hidden there or global (of what is weak and visible the process has one) has the
+//!   address that the table says, and a `thread_local` variable `x` of a unit with the suffix `.u0` is asked for by a function
+//!   `x.u0.tls`. A stub's name is the function's; stubs of weak functions are in no groups, so each has its slot, and of
+//!   several ones the name means the first.
 
 use super::ImageError;
 use crate::codec::{CodecError, Reader, Writer};
@@ -66,6 +73,8 @@ pub const FORMAT_VERSION: u32 = 3;
 pub const NOTE_SECTION: &str = ".note.hotbed";
 /// Section of the metadata.
 pub const METADATA_SECTION: &str = ".hotbed";
+/// Section of the units whose functions are compiled later.
+pub const UNITS_SECTION: &str = ".hotbed.bitcode";
 /// Section of the hashes of the imports' names.
 pub const HASHES_SECTION: &str = ".note.hotbed.hashes";
 /// Where the hashes begin in that section.
