@@ -26,13 +26,6 @@ pub(crate) use link::{divide, link_flags};
 use crate::split::Symbol;
 use kept::Kept;
 
-/// Section of the slots, with two words for the loader in front.
-const SLOTS_SECTION: &str = ".hotbed.slots";
-/// Section of the lazy entries.
-const ENTRIES_SECTION: &str = ".hotbed.lazy";
-/// Section of the records.
-const FUNCTIONS_SECTION: &str = ".hotbed.functions";
-
 /// What is behind the local names of an image's unit of that number.
 fn suffix(unit: u32) -> String {
     format!(".u{unit}")

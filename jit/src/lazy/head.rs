@@ -2,8 +2,8 @@
 //! found, the way there, and what happens where there is no such loader. And the units themselves.
 
 use super::object::{Manner, Writer};
-use super::{ENTRIES_SECTION, FUNCTIONS_SECTION, Kept, SLOTS_SECTION, kept};
-use hotbed_loader::image::note::UNITS_SECTION;
+use super::{Kept, kept};
+use hotbed_loader::image::note::{ENTRIES_SECTION, FUNCTIONS_SECTION, SLOTS_SECTION, UNITS_SECTION};
 use object::elf;
 use object::write::Error;
 

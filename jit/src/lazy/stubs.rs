@@ -7,10 +7,11 @@
 //! Stubs of weak functions are in no COMDAT groups: of several ones the linker takes the first by their binding alone, and
 //! what is left over is eight bytes. So nothing of what belongs to a function is ever missing.
 
+use super::elf_name;
 use super::head::HEAD;
 use super::object::{Manner, Section, Writer};
-use super::{ENTRIES_SECTION, FUNCTIONS_SECTION, SLOTS_SECTION, elf_name};
 use crate::split::{Facts, Kind, Linkage, Number, Symbol, Visibility};
+use hotbed_loader::image::note::{ENTRIES_SECTION, FUNCTIONS_SECTION, SLOTS_SECTION};
 use object::elf;
 use object::write::Error;
 

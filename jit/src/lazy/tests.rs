@@ -4,10 +4,11 @@
 
 mod bench;
 
-use super::{Compiler, Others, SLOTS_SECTION, Skeleton, skeleton};
+use super::{Compiler, Others, Skeleton, skeleton};
 use crate::session::Definition;
 use crate::split::tests::support::{Cut, Program};
 use hotbed_loader::boundary::{Failure, FreshArea};
+use hotbed_loader::image::note::SLOTS_SECTION;
 use hotbed_loader::sys::files::contents;
 use object::read::elf::{Dyn, FileHeader};
 use object::{LittleEndian as LE, Object, ObjectSymbol, elf};
