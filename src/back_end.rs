@@ -3,6 +3,7 @@
 //! A compilation in this process runs on a thread of its own: its stack is as large as a compiler's deep recursion
 //! needs whatever the caller's is, and every signal is blocked in it.
 
+mod functions;
 mod plugin;
 mod search;
 mod workers;
@@ -57,6 +58,11 @@ impl BackEnds {
         }
     }
 
+    /// Whether images may have functions that are compiled when they are first called, which is done in this process.
+    pub(crate) fn compiles_functions(&self) -> bool {
+        self.options.isolation == Isolation::InProcess
+    }
+
     /// Ends all workers that wait for work.
     pub(crate) fn shut_down_workers(&self) {
         self.workers.shut_down();
@@ -77,7 +83,11 @@ impl BackEnds {
         }
     }
 
-    fn in_process(&self, unit: &str) -> Result<Arc<dyn BackEnd>, Error> {
+    /// The back end in this process, opened if it was not.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn in_process(&self, unit: &str) -> Result<Arc<dyn BackEnd>, Error> {
         let mut opened = self.in_process.lock();
         if let Some(back_end) = &*opened {
             return Ok(Arc::clone(back_end));

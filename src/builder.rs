@@ -3,10 +3,11 @@
 use crate::back_end::{BackEndOptions, BackEnds};
 use crate::debug::DebugSettings;
 use crate::error::Error;
+use crate::lazy::{FunctionFailure, Functions, OnFailure};
 use crate::observer::{Observer, Silent};
 use crate::runtime::Runtime;
 use hotbed_loader::sys::arguments::ProgramArguments;
-use hotbed_loader::{Loader, LoaderOptions};
+use hotbed_loader::{Loader, LoaderOptions, Materializer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub struct RuntimeBuilder {
     debug: DebugSettings,
     autoload: bool,
     observer: Option<Arc<dyn Observer>>,
+    on_failure: Option<OnFailure>,
 }
 
 impl RuntimeBuilder {
@@ -140,6 +142,18 @@ impl RuntimeBuilder {
         self
     }
 
+    /// What happens when a function is called that could not be compiled ([`Source::lazy`](crate::Source::lazy)). It is
+    /// called where the function was, and may end the thread or the process in its own way, or give the address of a function
+    /// of the same type, which is called instead. Otherwise, or without it, the process ends with a message that names
+    /// function and reason.
+    pub fn on_function_failure(
+        mut self,
+        on_failure: impl Fn(&FunctionFailure<'_>) -> Option<usize> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_failure = Some(Arc::new(on_failure));
+        self
+    }
+
     /// Who is told what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -158,7 +172,8 @@ impl RuntimeBuilder {
     /// # Errors
     /// When limits make no sense.
     pub fn build(self) -> Result<Runtime, Error> {
-        let Self { cache, back_end, color, program, global_libraries, autoload, debug, observer } = self;
+        let Self { cache, back_end, color, program, global_libraries, autoload, debug, observer, on_failure } =
+            self;
         if back_end.time_limit == Some(Duration::ZERO) || back_end.memory_limit == Some(0) {
             return Err(Error::Build { reason: "a limit of zero leaves nothing to compile with".into() });
         }
@@ -169,9 +184,15 @@ impl RuntimeBuilder {
         };
         let observer = observer.unwrap_or_else(|| Arc::new(Silent));
         let debug = debug.options(&observer);
-        let loader =
-            Loader::new(LoaderOptions { global_libraries, program, debug, ..LoaderOptions::default() });
-        Ok(Runtime::assemble(loader, BackEnds::new(back_end), cache, autoload, color, observer))
+        let back_ends = Arc::new(BackEnds::new(back_end));
+        // What a worker compiles, it compiles whole.
+        let functions =
+            back_ends.compiles_functions().then(|| Functions::new(Arc::clone(&back_ends), on_failure));
+        let materializer = functions.clone().map(|functions| functions as Arc<dyn Materializer>);
+        let options =
+            LoaderOptions { global_libraries, program, debug, materializer, ..LoaderOptions::default() };
+        let loader = Loader::new(options);
+        Ok(Runtime::assemble(loader, (back_ends, functions), cache, autoload, color, observer))
     }
 }
 

@@ -61,13 +61,15 @@ pub(crate) struct Compilation {
     entry: Option<String>,
     /// Whether archives are taken whole; by default when there is nothing in the unit that could refer to them.
     whole_archives: Option<bool>,
+    /// Functions are compiled when they are first called.
+    lazy: bool,
 }
 
 impl Compilation {
     /// The request for `unit`, with what surrounds it.
     pub(crate) fn request(self, unit: &str, color: bool) -> Result<Request, Error> {
         let fail = |kind, message| Error::of_failure(unit, Failure::new(kind, message));
-        let Self { pieces, entry, whole_archives } = self;
+        let Self { pieces, entry, whole_archives, lazy } = self;
         let mut arguments = Vec::with_capacity(pieces.len());
         for piece in pieces {
             arguments.push(match piece {
@@ -99,6 +101,7 @@ impl Compilation {
             entry,
             soname: None,
             whole_archives: false,
+            lazy,
             color,
         };
         if request.inputs().next().is_none() {
@@ -176,6 +179,22 @@ macro_rules! in_namespace {
 
 in_namespace!(Source, Ir, Bitcode, Object, Archive, Program, Image, SharedLibrary);
 
+/// Gives a type of input the choice of when its functions are compiled.
+macro_rules! maybe_lazy {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// Has each function compiled when it is first called, with what belongs to it; what cannot be taken to
+            /// pieces is compiled whole all the same.
+            pub fn lazy(mut self) -> Self {
+                self.lazy = true;
+                self
+            }
+        }
+    )*};
+}
+
+maybe_lazy!(Source, Ir, Bitcode, Program);
+
 /// C or C++ source. The unit's name is that of the first file, unless it is given another.
 #[derive(Debug, Clone)]
 #[must_use]
@@ -186,6 +205,7 @@ pub struct Source {
     flags: Vec<String>,
     entry: Option<String>,
     namespace: Option<Namespace>,
+    lazy: bool,
 }
 
 impl Source {
@@ -205,7 +225,8 @@ impl Source {
     }
 
     fn of(contents: Vec<Content>) -> Self {
-        Self { name: None, lang: None, contents, flags: Vec::new(), entry: None, namespace: None }
+        let flags = Vec::new();
+        Self { name: None, lang: None, contents, flags, entry: None, namespace: None, lazy: false }
     }
 
     /// The language, whatever the suffixes say.
@@ -227,23 +248,29 @@ macro_rules! compiled {
             flags: Vec<String>,
             entry: Option<String>,
             namespace: Option<Namespace>,
+            lazy: bool,
         }
 
         impl $name {
             #[doc = $file]
             pub fn file(path: impl AsRef<Path>) -> Self {
-                Self { name: None, content: file(path), flags: Vec::new(), entry: None, namespace: None }
+                Self::of(file(path))
             }
 
             /// The same from memory; `name` stands for it in messages and is the unit's name.
             pub fn bytes(name: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
-                Self { name: None, content: bytes(name, contents), flags: Vec::new(), entry: None, namespace: None }
+                Self::of(bytes(name, contents))
+            }
+
+            fn of(content: Content) -> Self {
+                Self { name: None, content, flags: Vec::new(), entry: None, namespace: None, lazy: false }
             }
         }
 
         impl From<$name> for Load {
             fn from(value: $name) -> Self {
-                let mut compilation = Compilation { entry: value.entry, ..Compilation::default() };
+                let mut compilation =
+                    Compilation { entry: value.entry, lazy: value.lazy, ..Compilation::default() };
                 compilation.input(Some($lang), value.content);
                 value.flags.into_iter().for_each(|flag| compilation.flag(flag));
                 let name = value.name.unwrap_or_else(|| compilation.name());
@@ -299,7 +326,8 @@ impl Ir {
 
 impl From<Source> for Load {
     fn from(source: Source) -> Self {
-        let mut compilation = Compilation { entry: source.entry, ..Compilation::default() };
+        let mut compilation =
+            Compilation { entry: source.entry, lazy: source.lazy, ..Compilation::default() };
         for content in source.contents {
             compilation.input(source.lang, content);
         }
@@ -316,6 +344,7 @@ pub struct Program {
     name: Option<String>,
     compilation: Compilation,
     namespace: Option<Namespace>,
+    lazy: bool,
 }
 
 impl Program {
@@ -376,8 +405,10 @@ impl Program {
 
 impl From<Program> for Load {
     fn from(program: Program) -> Self {
-        let name = program.name.unwrap_or_else(|| program.compilation.name());
-        Self { name, kind: Kind::Compile(program.compilation), namespace: program.namespace }
+        let Program { name, mut compilation, namespace, lazy } = program;
+        compilation.lazy = lazy;
+        let name = name.unwrap_or_else(|| compilation.name());
+        Self { name, kind: Kind::Compile(compilation), namespace }
     }
 }
 

@@ -34,6 +34,7 @@ mod debug;
 mod error;
 mod host_fn;
 mod input;
+mod lazy;
 mod named;
 mod namespace;
 mod observer;
@@ -51,6 +52,7 @@ pub use archive::Archive;
 pub use builder::{Isolation, RuntimeBuilder};
 pub use error::Error;
 pub use host_fn::{ForeignFunction, HostFunction};
+pub use hotbed_loader::LazyFunction;
 pub use hotbed_loader::boundary::{
     BUILD, Counts, Dependency, Diagnostic, Failure, FailureKind, Lang, Phases, Severity,
 };
@@ -60,6 +62,7 @@ pub use hotbed_loader::{
     Answer, Asked, Explanation, Frame, Layer, LoadError, Reason, SymbolKind, Unresolved, Verdict,
 };
 pub use input::{Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
+pub use lazy::FunctionFailure;
 pub use namespace::{Namespace, NamespaceOptions};
 pub use observer::Observer;
 pub use report::Report;

@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::error::Error;
 use crate::host_fn::HostFunction;
 use crate::input::{Kind, Load};
+use crate::lazy::Functions;
 use crate::namespace::Namespace;
 use crate::observer::Observer;
 use crate::output;
@@ -38,7 +39,8 @@ pub(crate) type WeakRuntime = Weak<Inner>;
 
 pub(crate) struct Inner {
     loader: Loader,
-    back_ends: BackEnds,
+    back_ends: Arc<BackEnds>,
+    functions: Option<Arc<Functions>>,
     cache: Cache,
     autoload: Option<Autoload>,
     color: bool,
@@ -65,7 +67,7 @@ impl Runtime {
 
     pub(crate) fn assemble(
         loader: Loader,
-        back_ends: BackEnds,
+        (back_ends, functions): (Arc<BackEnds>, Option<Arc<Functions>>),
         cache: Option<PathBuf>,
         autoload: bool,
         color: bool,
@@ -76,6 +78,7 @@ impl Runtime {
             pulling: ReentrantMutex::new(()),
             loader,
             back_ends,
+            functions,
             cache: Cache::new(cache),
             autoload: autoload.then(Autoload::default),
             color,
@@ -189,6 +192,16 @@ impl Runtime {
     /// starts a new one.
     pub fn shut_down_workers(&self) {
         self.inner.back_ends.shut_down_workers();
+    }
+
+    /// How many functions were compiled because somebody called them ([`Source::lazy`](crate::Source::lazy)).
+    pub fn functions_compiled(&self) -> u32 {
+        self.inner.functions.as_ref().map_or(0, |functions| functions.compiled())
+    }
+
+    /// Whether a back end was used for that.
+    pub fn functions_took_back_end(&self) -> bool {
+        self.inner.functions.as_ref().is_some_and(|functions| functions.back_end_used())
     }
 
     /// Waits until nobody else loads a unit of one of these names of a namespace.

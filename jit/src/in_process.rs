@@ -1,22 +1,25 @@
 //! The back end itself: a request's way through the front end, the checks and the linker.
 
 use crate::frontend::{self, Compiled, CompiledObject, Contents, Form, Place, Prepared};
-use crate::lazy::{self, Opened};
+use crate::lazy::{self, Opened, ServedCompiler};
 use crate::link::{
     LinkInput, LinkWishes, ObjectFacts, archive_with_modern_constructors, check_archive, check_object,
     link_image, with_modern_constructors, with_visible_entry,
 };
 use crate::shim;
 use hotbed_loader::boundary::{
-    Argument, BUILD, BackEnd, Content, Counts, Dependency, Failure, FailureKind, Input, Lang, Reply, Request,
+    Argument, BUILD, BackEnd, Content, Counts, Dependency, Failure, FailureKind, FunctionCompiler, Input,
+    Lang, Others, Reply, Request,
 };
 use hotbed_loader::image::note::Metadata;
+use hotbed_loader::sys::files::contents;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The back end in this process. It holds nothing; LLVM's own state is the process's.
@@ -36,8 +39,35 @@ impl InProcess {
 
 impl BackEnd for InProcess {
     fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure> {
+        if request.lazy {
+            match build(request, Form::Bitcode) {
+                Ok(built) => {
+                    if !built.opened.is_empty() {
+                        let file = contents(built.image.as_fd()).unwrap_or_default();
+                        lazy::remember(&file, built.opened);
+                    }
+                    return Ok((built.reply, built.image));
+                }
+                // What is wrong with the input will be wrong once more; what cannot be taken to pieces may be whole.
+                Err(failure) if !may_be_pieces(&failure) => return Err(failure),
+                Err(_) => {}
+            }
+        }
         let built = build(request, Form::Object)?;
         Ok((built.reply, built.image))
+    }
+
+    fn function_compiler(&self, others: Arc<dyn Others>) -> Result<Box<dyn FunctionCompiler>, Failure> {
+        Ok(Box::new(ServedCompiler::new(others)?))
+    }
+}
+
+/// Whether a lazy image may have failed for what it is: nobody has found anything wrong with a source, a flag or a file.
+fn may_be_pieces(failure: &Failure) -> bool {
+    match failure.kind {
+        FailureKind::Usage | FailureKind::Read => false,
+        FailureKind::Compile => failure.diagnostics.is_empty(),
+        FailureKind::Input | FailureKind::Link | FailureKind::Internal => true,
     }
 }
 
@@ -311,8 +341,6 @@ fn add_seen(dependencies: &mut BTreeSet<Dependency>, seen: &[(Vec<u8>, u8)]) {
 mod tests {
     use super::*;
     use hotbed_loader::image::note;
-    use hotbed_loader::sys::files::contents;
-    use std::os::fd::AsFd;
 
     fn request(arguments: Vec<Argument>) -> Request {
         Request {
@@ -323,6 +351,7 @@ mod tests {
             entry: None,
             soname: None,
             whole_archives: false,
+            lazy: false,
             color: false,
         }
     }

@@ -14,14 +14,18 @@ mod kept;
 mod link;
 mod names;
 mod object;
+mod recent;
+mod served;
 mod stubs;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use bodies::{Bodies, Body, Compiled, Compiler, Others};
+pub use bodies::{Bodies, Compiled, Compiler};
 pub use link::{Opened, Skeleton, skeleton};
 
 pub(crate) use link::{divide, link_flags};
+pub(crate) use recent::remember;
+pub(crate) use served::ServedCompiler;
 
 use crate::split::Symbol;
 use kept::Kept;

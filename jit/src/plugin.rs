@@ -1,14 +1,25 @@
 //! The plugin's one export: the table of functions through which a host reaches the back end.
 
 use crate::InProcess;
-use hotbed_loader::boundary::{self, BackEnd, BackEndTable, Failure, FailureKind, RawReply, Request};
+use hotbed_loader::boundary::{
+    self, BackEnd, BackEndTable, Bodies, Body, Failure, FailureKind, FreshArea, FreshDefinition,
+    FunctionCompiler, Others, RawOthers, RawReply, Request,
+};
+use std::any::Any;
+use std::ffi::c_void;
 use std::os::fd::IntoRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 static TABLE: BackEndTable = BackEndTable {
     size: size_of::<BackEndTable>(),
     build: boundary::BUILD_ZERO_TERMINATED.as_ptr(),
     compile,
+    function_compiler,
+    open_bodies,
+    compile_function,
+    drop_bodies,
+    drop_compiler,
     release,
 };
 
@@ -34,8 +45,109 @@ unsafe extern "C" fn compile(request: *const u8, length: usize) -> RawReply {
         Ok((reply, image)) => (Ok(reply), image.into_raw_fd()),
         Err(failure) => (Err(failure), -1),
     };
-    let mut bytes = std::mem::ManuallyDrop::new(boundary::encode_answer(&answer));
+    reply(boundary::encode_answer(&answer), image)
+}
+
+fn reply(bytes: Vec<u8>, image: i32) -> RawReply {
+    let mut bytes = std::mem::ManuallyDrop::new(bytes);
     RawReply { bytes: bytes.as_mut_ptr(), length: bytes.len(), capacity: bytes.capacity(), image }
+}
+
+/// What came of `run`, which must not unwind out of the plugin.
+fn outcome(run: impl FnOnce() -> Result<Vec<Body>, Failure>) -> RawReply {
+    let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        Err(Failure::new(FailureKind::Internal, "the back end panicked; this is a defect of Hotbed"))
+    });
+    reply(boundary::encode_outcome(&outcome), -1)
+}
+
+/// The host's side of [`Others`].
+struct HostOthers(RawOthers);
+
+/// What the host holds for an area.
+struct Known {
+    raw: *mut c_void,
+    forget: unsafe extern "C" fn(*mut c_void),
+}
+
+// SAFETY: the host takes it back in any thread.
+unsafe impl Send for Known {}
+// SAFETY: nobody looks at it.
+unsafe impl Sync for Known {}
+
+impl Others for HostOthers {
+    fn find(&self, image: u64, name: &str) -> Option<FreshDefinition> {
+        let mut definition = FreshDefinition { address: 0, function: false };
+        let RawOthers { owner, find, .. } = self.0;
+        // SAFETY: the host's contract: the owner is valid as long as the compiler, and the name lives through the call.
+        let found = unsafe { find(owner, image, name.as_ptr(), name.len(), &raw mut definition) };
+        found.then_some(definition)
+    }
+
+    fn make_known(&self, area: &FreshArea) -> Option<Box<dyn Any + Send + Sync>> {
+        let RawOthers { owner, make_known, forget, .. } = self.0;
+        // SAFETY: as for `find`; the area is copied.
+        let raw = unsafe { make_known(owner, area) };
+        if raw.is_null() { None } else { Some(Box::new(Known { raw, forget })) }
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        // SAFETY: given by the host, and given back once.
+        unsafe { (self.forget)(self.raw) }
+    }
+}
+
+/// What hosts have pointers to.
+type SomeCompiler = Box<dyn FunctionCompiler>;
+type SomeBodies = Box<dyn Bodies>;
+
+unsafe extern "C" fn function_compiler(others: *const RawOthers, compiler: *mut *mut c_void) -> RawReply {
+    outcome(|| {
+        // SAFETY: the host gives a table and a place for the result.
+        let others = unsafe { *others };
+        let made: SomeCompiler = InProcess::new().function_compiler(Arc::new(HostOthers(others)))?;
+        // SAFETY: as above.
+        unsafe { compiler.write(Box::into_raw(Box::new(made)).cast()) };
+        Ok(Vec::new())
+    })
+}
+
+unsafe extern "C" fn open_bodies(
+    compiler: *const c_void,
+    image: u64,
+    file: *const u8,
+    length: usize,
+    distance: usize,
+    bodies: *mut *mut c_void,
+) -> RawReply {
+    outcome(|| {
+        // SAFETY: a compiler that the host was given, readable bytes that stay put, and a place for the result.
+        let (compiler, file) =
+            unsafe { (&*compiler.cast::<SomeCompiler>(), std::slice::from_raw_parts(file, length)) };
+        let opened: SomeBodies = compiler.open(image, file, distance)?;
+        // SAFETY: as above.
+        unsafe { bodies.write(Box::into_raw(Box::new(opened)).cast()) };
+        Ok(Vec::new())
+    })
+}
+
+unsafe extern "C" fn compile_function(bodies: *const c_void, slot: u32, deep: bool) -> RawReply {
+    // SAFETY: bodies that the host was given and has not dropped.
+    outcome(|| unsafe { &*bodies.cast::<SomeBodies>() }.compile(slot, deep))
+}
+
+unsafe extern "C" fn drop_bodies(bodies: *mut c_void) {
+    // SAFETY: given to the host, and given back once.
+    let bodies = unsafe { Box::from_raw(bodies.cast::<SomeBodies>()) };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(bodies)));
+}
+
+unsafe extern "C" fn drop_compiler(compiler: *mut c_void) {
+    // SAFETY: as for bodies, of which none are left.
+    let compiler = unsafe { Box::from_raw(compiler.cast::<SomeCompiler>()) };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(compiler)));
 }
 
 unsafe extern "C" fn release(reply: RawReply) {

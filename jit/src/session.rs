@@ -20,6 +20,7 @@ use crate::shim::session as raw;
 use crate::shim::{self, session::Names};
 use arena::Arena;
 use hotbed_loader::boundary::FreshArea;
+pub use hotbed_loader::boundary::FreshDefinition as Definition;
 use std::any::Any;
 use std::ffi::c_void;
 use std::fmt;
@@ -78,15 +79,6 @@ impl From<raw::Failure> for SessionError {
         };
         Self { kind, message, names }
     }
-}
-
-/// What somebody has under a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Definition {
-    /// Its address.
-    pub address: usize,
-    /// Whether it is a function.
-    pub function: bool,
 }
 
 /// Who knows what no unit defines.

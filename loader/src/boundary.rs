@@ -5,11 +5,15 @@
 //! and [`Reply`], and the finished image as a descriptor of an in-memory file.
 
 mod fresh;
+mod functions;
 mod reply;
 mod request;
 mod table;
 
 pub use fresh::{ENTRY_HEAD, FreshArea, GRANULE};
+pub use functions::{
+    Bodies, Body, FreshDefinition, FunctionCompiler, Others, RawOthers, decode_outcome, encode_outcome,
+};
 pub use reply::{
     Counts, Dependency, Diagnostic, Failure, FailureKind, Phases, Reply, Severity, decode as decode_answer,
     encode as encode_answer,
@@ -19,6 +23,7 @@ pub use table::{BackEndTable, RawReply, TABLE_SYMBOL, TableFunction};
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// Identity of this build of Hotbed: two parts that do not agree in it do not talk to each other, and an entry of
 /// the store made by another build is not used. A hash over the sources of the loader and the back end and the
@@ -34,7 +39,8 @@ pub const BUILD_ZERO_TERMINATED: &CStr =
 
 /// Something that turns inputs into an image.
 pub trait BackEnd: Send + Sync {
-    /// Compiles and links the inputs of `request` into one image.
+    /// Compiles and links the inputs of `request` into one image; into a lazy one, if the request says so and the
+    /// inputs can be taken to pieces.
     ///
     /// Any thread may call it, several at once. The image comes back in an in-memory file that the caller owns,
     /// positioned anywhere.
@@ -42,4 +48,13 @@ pub trait BackEnd: Send + Sync {
     /// # Errors
     /// What was wrong with which input, with the compiler's diagnostics.
     fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure>;
+
+    /// Who compiles functions of lazy images in this process, with `others` to ask.
+    ///
+    /// # Errors
+    /// When the system gives no address space, or this compiles elsewhere.
+    fn function_compiler(&self, others: Arc<dyn Others>) -> Result<Box<dyn FunctionCompiler>, Failure> {
+        let _ = others;
+        Err(Failure::new(FailureKind::Internal, "this back end compiles whole units only".to_owned()))
+    }
 }

@@ -176,6 +176,13 @@ impl Slots {
         Some(inside.mapped().place.base)
     }
 
+    /// Has the contents of the image's file read, in which is what functions are compiled from; nothing when the image is gone.
+    /// It waits with its end meanwhile.
+    pub fn read_file<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let inside = self.enter()?;
+        inside.mapped().contents().map(read)
+    }
+
     /// How many functions have slots.
     pub fn count(&self) -> u32 {
         self.tables.count()

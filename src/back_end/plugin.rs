@@ -3,9 +3,10 @@
 //! A compiler has threads, caches and exit handlers of its own, and closing its library under them is asking for
 //! trouble; so an opened plugin stays until the process ends.
 
+use super::functions;
 use hotbed_loader::boundary::{
-    BUILD, BackEnd, BackEndTable, Failure, FailureKind, RawReply, Reply, Request, TABLE_SYMBOL,
-    TableFunction, decode_answer,
+    BUILD, BackEnd, BackEndTable, Failure, FailureKind, FunctionCompiler, Others, RawReply, Reply, Request,
+    TABLE_SYMBOL, TableFunction, decode_answer,
 };
 use hotbed_loader::sys::files::plain;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -13,6 +14,7 @@ use std::ffi::CStr;
 use std::mem::size_of;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 /// An opened plugin of this build.
 pub(crate) struct Plugin {
@@ -79,6 +81,10 @@ impl BackEnd for Plugin {
             (Err(failure), _) => Err(failure),
         }
     }
+
+    fn function_compiler(&self, others: Arc<dyn Others>) -> Result<Box<dyn FunctionCompiler>, Failure> {
+        functions::compiler(self.table, others)
+    }
 }
 
 impl Plugin {
@@ -92,7 +98,7 @@ impl Plugin {
     }
 }
 
-fn internal(reason: &str) -> Failure {
+pub(super) fn internal(reason: &str) -> Failure {
     Failure::new(FailureKind::Internal, format!("the back end does not keep to the boundary: {reason}"))
 }
 

@@ -107,6 +107,7 @@ impl Fake {
             entry: None,
             soname: None,
             whole_archives: false,
+            lazy: false,
             color: false,
         })
     }

@@ -6,9 +6,9 @@ use super::link::Opened;
 use super::names::Names;
 use super::{body_suffix, elf_name};
 use crate::link::FRESH_CODE;
-use crate::session::{self, Definition, Host, Question, Session, SessionError, fork};
+use crate::session::{self, Host, Question, Session, SessionError, fork};
 use crate::split::{Number, PlanOptions, Settings, Unit, cluster};
-use hotbed_loader::boundary::{Failure, FailureKind, FreshArea};
+use hotbed_loader::boundary::{Body, Failure, FailureKind, FreshArea, Others};
 use hotbed_loader::image::note::FUNCTIONS_SECTION;
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64};
@@ -18,17 +18,6 @@ use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-
-/// Who knows what images cannot say of themselves.
-pub trait Others: Send + Sync {
-    /// What a relocation of that image against `name` gets: of what the image leaves undefined, and of weak symbols, which
-    /// have one address in the process. Bodies may also refer to what no relocation of their image does (`memcpy`). It
-    /// holds as long as the image.
-    fn find(&self, image: u64, name: &str) -> Option<Definition>;
-
-    /// As [`Host::make_known`].
-    fn make_known(&self, area: &FreshArea) -> Option<Box<dyn Any + Send + Sync>>;
-}
 
 /// Compiles for all lazy images of a process. It lives as long as something of them may run.
 pub struct Compiler {
@@ -49,15 +38,6 @@ pub struct Bodies {
     asked: Arc<Asked>,
     compiled: Mutex<Vec<Compiled>>,
     by_name: OnceLock<HashMap<String, Vec<u32>>>,
-}
-
-/// A function's body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Body {
-    /// The function's slot, counted from zero.
-    pub slot: u32,
-    /// Where the body is.
-    pub address: usize,
 }
 
 /// Functions that were compiled together.

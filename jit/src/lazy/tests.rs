@@ -4,9 +4,10 @@
 
 mod bench;
 
-use super::{Compiler, Others, Skeleton, skeleton};
+use super::{Compiler, Skeleton, skeleton};
 use crate::session::Definition;
 use crate::split::tests::support::{Cut, Program};
+use hotbed_loader::boundary::Others;
 use hotbed_loader::boundary::{Failure, FreshArea};
 use hotbed_loader::image::note::SLOTS_SECTION;
 use hotbed_loader::sys::files::contents;

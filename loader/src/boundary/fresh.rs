@@ -19,6 +19,7 @@ pub const ENTRY_HEAD: usize = 8;
 
 /// An area for fresh code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct FreshArea {
     /// What distances are counted from; everything lies in the 4 GiB above.
     pub base: usize,

@@ -159,6 +159,34 @@ impl Diagnostic {
     }
 }
 
+impl Failure {
+    pub(super) fn write(&self, w: &mut Writer) {
+        w.u8(self.kind as u8);
+        w.text(&self.message);
+        w.list(&self.diagnostics, |w, d| d.write(w));
+        w.text(&self.rendered);
+        w.list(&self.log, |w, line| w.text(line));
+    }
+
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            kind: match r.u8()? {
+                0 => FailureKind::Usage,
+                1 => FailureKind::Read,
+                2 => FailureKind::Compile,
+                3 => FailureKind::Input,
+                4 => FailureKind::Link,
+                5 => FailureKind::Internal,
+                _ => return Err(CodecError("an unknown kind of failure")),
+            },
+            message: r.text()?.to_owned(),
+            diagnostics: r.list(Diagnostic::read)?,
+            rendered: r.text()?.to_owned(),
+            log: r.list(|r| Ok(r.text()?.to_owned()))?,
+        })
+    }
+}
+
 impl Dependency {
     /// Appends the dependency to `w`.
     pub fn write(&self, w: &mut Writer) {
@@ -207,11 +235,7 @@ pub fn encode(answer: &Result<Reply, Failure>) -> Vec<u8> {
         }
         Err(failure) => {
             w.u8(1);
-            w.u8(failure.kind as u8);
-            w.text(&failure.message);
-            w.list(&failure.diagnostics, |w, d| d.write(w));
-            w.text(&failure.rendered);
-            w.list(&failure.log, |w, line| w.text(line));
+            failure.write(&mut w);
         }
     }
     w.finish()
@@ -241,21 +265,7 @@ pub fn decode(bytes: &[u8]) -> Result<Result<Reply, Failure>, CodecError> {
                 link_ms: f64::from_bits(r.u64()?),
             },
         })),
-        1 => Ok(Err(Failure {
-            kind: match r.u8()? {
-                0 => FailureKind::Usage,
-                1 => FailureKind::Read,
-                2 => FailureKind::Compile,
-                3 => FailureKind::Input,
-                4 => FailureKind::Link,
-                5 => FailureKind::Internal,
-                _ => return Err(CodecError("an unknown kind of failure")),
-            },
-            message: r.text()?.to_owned(),
-            diagnostics: r.list(Diagnostic::read)?,
-            rendered: r.text()?.to_owned(),
-            log: r.list(|r| Ok(r.text()?.to_owned()))?,
-        })),
+        1 => Ok(Err(Failure::read(&mut r)?)),
         _ => Err(CodecError("neither an image nor a failure")),
     }
 }

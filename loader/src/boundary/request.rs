@@ -20,6 +20,8 @@ pub struct Request {
     pub soname: Option<String>,
     /// Take every member of archives, needed or not.
     pub whole_archives: bool,
+    /// Compile functions of sources, IR and bitcode when they are first called: the image has them as bitcode.
+    pub lazy: bool,
     /// Render diagnostics with terminal colours.
     pub color: bool,
 }
@@ -132,6 +134,7 @@ impl Request {
         w.option(self.entry.as_ref(), |w, entry| w.text(entry));
         w.option(self.soname.as_ref(), |w, soname| w.text(soname));
         w.bool(self.whole_archives);
+        w.bool(self.lazy);
         w.bool(self.color);
         w.finish()
     }
@@ -161,6 +164,7 @@ impl Request {
             entry: r.option(|r| Ok(r.text()?.to_owned()))?,
             soname: r.option(|r| Ok(r.text()?.to_owned()))?,
             whole_archives: r.bool()?,
+            lazy: r.bool()?,
             color: r.bool()?,
         })
     }
@@ -219,6 +223,7 @@ mod tests {
             entry: Some("main".into()),
             soname: Some("u.hbi".into()),
             whole_archives: true,
+            lazy: true,
             color: false,
         };
         let bytes = request.encode();

@@ -1,6 +1,7 @@
 //! The back end as a plugin shows it: one exported function that gives a table of functions.
 
-use std::ffi::{CStr, c_char};
+use super::RawOthers;
+use std::ffi::{CStr, c_char, c_void};
 
 /// Name of the one symbol that the plugin exports, a [`TableFunction`].
 pub const TABLE_SYMBOL: &CStr = c"hotbed_back_end";
@@ -18,6 +19,25 @@ pub struct BackEndTable {
     pub build: *const c_char,
     /// Carries out an encoded request of `length` bytes at `request`. Any thread, several at once; never unwinds.
     pub compile: unsafe extern "C" fn(request: *const u8, length: usize) -> RawReply,
+    /// See [`super::BackEnd::function_compiler`]. Writes the compiler to `compiler`, or answers with a failure; the answer to
+    /// this, and to the next two, is of [`super::decode_outcome`].
+    pub function_compiler:
+        unsafe extern "C" fn(others: *const RawOthers, compiler: *mut *mut c_void) -> RawReply,
+    /// See [`super::FunctionCompiler::open`]. Writes the bodies to `bodies`, or answers with a failure.
+    pub open_bodies: unsafe extern "C" fn(
+        compiler: *const c_void,
+        image: u64,
+        file: *const u8,
+        length: usize,
+        distance: usize,
+        bodies: *mut *mut c_void,
+    ) -> RawReply,
+    /// See [`super::Bodies::compile`].
+    pub compile_function: unsafe extern "C" fn(bodies: *const c_void, slot: u32, deep: bool) -> RawReply,
+    /// Drops bodies.
+    pub drop_bodies: unsafe extern "C" fn(bodies: *mut c_void),
+    /// Drops a compiler, when none of its bodies are left.
+    pub drop_compiler: unsafe extern "C" fn(compiler: *mut c_void),
     /// Gives the bytes of a reply back; the image's descriptor is the caller's and stays open.
     pub release: unsafe extern "C" fn(reply: RawReply),
 }

@@ -202,6 +202,7 @@ fn encodings() -> Vec<Vec<u8>> {
         entry: Some("main".into()),
         soname: None,
         whole_archives: true,
+        lazy: true,
         color: false,
     };
     let diagnostic = Diagnostic {

@@ -11,7 +11,7 @@ use super::slots::Tables;
 use super::symbols::Symbols;
 use super::{ImageError, StartError};
 use crate::loader::LoaderOptions;
-use crate::sys::files::{memory_file, open_regular};
+use crate::sys::files::{memory_copy, memory_file, open_regular};
 use crate::sys::memory::{Access, Mapping, page_down, read_at, size_of};
 use std::fs::File;
 use std::io::{self, Write};
@@ -81,6 +81,8 @@ pub(crate) struct Mapped {
     pub(crate) layout: Layout,
     /// Its functions that are compiled when they are first called.
     pub(crate) lazy: Option<Tables>,
+    /// All of the file, where there are such functions: what they are compiled from is in no segment.
+    pub(crate) file: Option<Mapping>,
     /// The name it was mapped from.
     pub(crate) path: Option<PathBuf>,
     /// The memory itself.
@@ -111,10 +113,12 @@ pub(crate) fn map(
     match source {
         ImageSource::File(path_) => {
             let (file, status) = open_regular(path_).map_err(MapError::Read)?;
-            map_file(file.as_fd(), status.identity.size, path, options)
+            let size = status.identity.size;
+            map_file(file.as_fd(), size, path, options)?.with_file(file.as_fd(), size)
         }
         ImageSource::Descriptor { file, .. } => {
-            map_file(file, size_of(file).map_err(MapError::Read)?, path, options)
+            let size = size_of(file).map_err(MapError::Read)?;
+            map_file(file, size, path, options)?.with_file(file, size)
         }
         ImageSource::Bytes(bytes) => {
             // Refused before anything is copied.
@@ -123,13 +127,35 @@ pub(crate) fn map(
             if let Some(extent) = arena_extent(&headers, options)
                 && let Some(mapped) = into_arena(bytes, &headers, extent, None)?
             {
-                return Ok(mapped);
+                if mapped.lazy.is_none() {
+                    return Ok(mapped);
+                }
+                let file = memory_copy(name, bytes).map_err(MapError::Map)?;
+                return mapped.with_file(file.as_fd(), bytes.len() as u64);
             }
             let file = memory_file(name).map_err(MapError::Map)?;
             let mut file = File::from(file);
             file.write_all(bytes).map_err(MapError::Map)?;
-            map_alone(file.as_fd(), headers, None, options, None)
+            map_alone(file.as_fd(), headers, None, options, None)?.with_file(file.as_fd(), bytes.len() as u64)
         }
+    }
+}
+
+impl Mapped {
+    /// The image with its file, if it will be wanted.
+    fn with_file(mut self: Box<Self>, file: BorrowedFd<'_>, size: u64) -> Result<Box<Self>, MapError> {
+        if self.lazy.is_some() {
+            let access = Access { read: true, ..Access::default() };
+            self.file = Some(Mapping::of_file(file, 0, size as usize, access).map_err(MapError::Map)?);
+        }
+        Ok(self)
+    }
+
+    /// The contents of the file, where it is kept.
+    pub(crate) fn contents(&self) -> Option<&[u8]> {
+        let file = self.file.as_ref()?;
+        // SAFETY: mapped to be read, as long as the borrow; nobody writes to the file of an image that is mapped.
+        Some(unsafe { std::slice::from_raw_parts(file.start() as *const u8, file.length()) })
     }
 }
 
@@ -224,7 +250,8 @@ fn read_tables(
     {
         return Err(ImageError::Truncated("the thread-local segment").into());
     }
-    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, layout, lazy, path, memory }))
+    let file = None;
+    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, layout, lazy, file, path, memory }))
 }
 
 impl Memory {

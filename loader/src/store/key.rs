@@ -12,8 +12,17 @@ impl Key {
     /// unless debug information or coverage data records it: dependencies with relative paths tell directories apart.
     pub fn of(request: &Request) -> Self {
         // Taken apart, so that a new field cannot be forgotten here.
-        let Request { unit: _, arguments, directory, environment, entry, soname, whole_archives, color: _ } =
-            request;
+        let Request {
+            unit: _,
+            arguments,
+            directory,
+            environment,
+            entry,
+            soname,
+            whole_archives,
+            lazy,
+            color: _,
+        } = request;
         let mut key = Hasher(blake3::Hasher::new());
         key.part(BUILD.as_bytes());
         key.count(arguments.len());
@@ -50,6 +59,7 @@ impl Key {
             key.part(option.as_deref().unwrap_or_default().as_bytes());
         }
         key.count(usize::from(*whole_archives));
+        key.count(usize::from(*lazy));
         if records_directory {
             key.part(directory.as_os_str().as_bytes());
         }
@@ -142,6 +152,7 @@ mod tests {
             entry: None,
             soname: None,
             whole_archives: false,
+            lazy: false,
             color: false,
         }
     }
@@ -154,6 +165,7 @@ mod tests {
         let mut different = vec![
             Request { entry: Some("main".into()), ..request() },
             Request { whole_archives: true, ..request() },
+            Request { lazy: true, ..request() },
             Request { soname: Some("u.hbi".into()), ..request() },
             Request { environment: vec![("CPATH".into(), "x".into())], ..request() },
         ];

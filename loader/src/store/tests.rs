@@ -55,6 +55,7 @@ fn key(flag: &str) -> Key {
         entry: None,
         soname: None,
         whole_archives: false,
+        lazy: false,
         color: false,
     })
 }

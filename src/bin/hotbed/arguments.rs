@@ -58,6 +58,8 @@ pub(crate) struct Options {
     pub(crate) no_cache: bool,
     /// `--cache-dir DIR`.
     pub(crate) cache_dir: Option<&'static Path>,
+    /// `--lazy`, the last of it and `--eager`.
+    pub(crate) lazy: bool,
     /// `--isolate`.
     pub(crate) isolate: bool,
     /// `--gdb`.
@@ -312,7 +314,8 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
         };
         let options = &mut parsed.options;
         match name {
-            "--eager" | "--lazy" if joined.is_none() => {} // whole units are compiled either way
+            "--eager" if joined.is_none() => options.lazy = false,
+            "--lazy" if joined.is_none() => options.lazy = true,
             "--no-cache" if joined.is_none() => options.no_cache = true,
             "--isolate" if joined.is_none() => options.isolate = true,
             "--gdb" if joined.is_none() => options.gdb = true,

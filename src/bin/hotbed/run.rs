@@ -57,7 +57,7 @@ fn prepare(arguments: &[&'static CStr], started: Instant) -> Result<Program, Sta
     };
     runtime.shut_down_workers();
     if let Some(format) = parsed.options.timings {
-        timings::entering(format, totals, started);
+        timings::entering(format, totals, started, &runtime);
     }
     if parsed.options.jitdump.is_some() {
         start::at_exit(close_dumps);
@@ -91,7 +91,13 @@ fn load(runtime: &Runtime, parsed: &Arguments, totals: &mut Totals) -> Result<Ve
     let entry = parsed.options.entry.unwrap_or("main");
     let program = input::program(parsed)?;
     let has_program = program.is_some();
-    loads.extend(program.map(|program| program.entry(entry).into()));
+    // Debuggers and profilers are told of images only, and a worker compiles whole ones.
+    let options = &parsed.options;
+    let lazy = options.lazy && !options.isolate && !options.gdb && options.jitdump.is_none();
+    loads.extend(program.map(|program| {
+        let program = program.entry(entry);
+        if lazy { program.lazy().into() } else { program.into() }
+    }));
     let mut units = runtime.load_all(loads).map_err(|error| console::fail(&error))?;
     for unit in units.iter().filter(|unit| !unit.is_library()) {
         totals.add(unit.report());

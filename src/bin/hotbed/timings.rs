@@ -2,14 +2,14 @@
 
 use crate::arguments::TimingsFormat;
 use crate::console;
-use hotbed::Report;
+use hotbed::{Report, Runtime};
 use hotbed_loader::sys::start;
 use std::fmt::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Sums over everything that was loaded.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Totals {
     frontend: f64,
     codegen: f64,
@@ -114,6 +114,8 @@ struct Record {
     started: Instant,
     entered: Instant,
     process: i32,
+    /// It compiles functions as long as the program runs.
+    runtime: Runtime,
 }
 
 static RECORD: OnceLock<Record> = OnceLock::new();
@@ -127,8 +129,9 @@ pub(crate) fn print_at_exit() {
 }
 
 /// The program is about to be entered.
-pub(crate) fn entering(format: TimingsFormat, totals: Totals, started: Instant) {
-    let record = Record { format, totals, started, entered: Instant::now(), process: start::process_id() };
+pub(crate) fn entering(format: TimingsFormat, totals: Totals, started: Instant, runtime: &Runtime) {
+    let (entered, process) = (Instant::now(), start::process_id());
+    let record = Record { format, totals, started, entered, process, runtime: runtime.clone() };
     // A second program is never entered.
     let _ = RECORD.set(record);
 }
@@ -137,7 +140,10 @@ extern "C" fn print() {
     let Some(record) = RECORD.get() else { return };
     // A child that the program forked has no timings of its own.
     if record.process == start::process_id() {
-        let text = record.totals.render(record.format, record.started.elapsed(), record.entered.elapsed());
+        let mut totals = record.totals;
+        totals.functions_compiled += record.runtime.functions_compiled();
+        totals.backend_loaded |= record.runtime.functions_took_back_end();
+        let text = totals.render(record.format, record.started.elapsed(), record.entered.elapsed());
         console::print(&text);
     }
 }

@@ -98,6 +98,7 @@ impl Program {
             entry: Some("main".into()),
             soname: None,
             whole_archives: false,
+            lazy: false,
             color: false,
         }
     }

@@ -1,0 +1,171 @@
+//! The threads that compile functions, and the images that they have opened.
+
+use super::Functions;
+use crate::back_end::{BackEnds, COMPILE_STACK};
+use hotbed_loader::boundary::{Bodies, FreshArea, FreshDefinition, FunctionCompiler, Others};
+use hotbed_loader::image::{FreshCode, SymbolKind};
+use hotbed_loader::sys::start::process_id;
+use hotbed_loader::sys::threads::spawn_quiet;
+use hotbed_loader::{Request, Slots};
+use parking_lot::{Condvar, Mutex};
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+/// A thread that has had nothing to do for so long ends.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// See the module's description.
+pub(super) struct Crew {
+    /// The process that it works in.
+    pub(super) process: i32,
+    jobs: Mutex<Jobs>,
+    more: Condvar,
+    images: Arc<Images>,
+    compiler: Arc<OnceLock<Result<Box<dyn FunctionCompiler>, String>>>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Request>,
+    threads: usize,
+    idle: usize,
+}
+
+/// The images that something was compiled for.
+#[derive(Default)]
+struct Images {
+    /// By the address of their slots.
+    opened: Mutex<HashMap<usize, Arc<Opened>>>,
+    /// By the number that the back end knows them by.
+    by_number: Mutex<(u64, HashMap<u64, Weak<Slots>>)>,
+}
+
+/// An image.
+pub(super) struct Opened {
+    number: u64,
+    slots: Weak<Slots>,
+    bodies: OnceLock<Result<Box<dyn Bodies>, String>>,
+    images: Arc<Images>,
+    // Behind the bodies, which go first.
+    compiler: Arc<OnceLock<Result<Box<dyn FunctionCompiler>, String>>>,
+}
+
+impl Crew {
+    pub(super) fn new() -> Self {
+        Self {
+            process: process_id(),
+            jobs: Mutex::default(),
+            more: Condvar::new(),
+            images: Arc::default(),
+            compiler: Arc::default(),
+        }
+    }
+
+    /// Takes a request for the next thread that is free; `functions` is who has this crew.
+    pub(super) fn take(&self, functions: Arc<Functions>, request: Request) {
+        let mut jobs = self.jobs.lock();
+        jobs.waiting.push_back(request);
+        let most = available_parallelism().map_or(1, usize::from);
+        if jobs.waiting.len() <= jobs.idle || jobs.threads >= most {
+            self.more.notify_one();
+            return;
+        }
+        jobs.threads += 1;
+        drop(jobs);
+        let work = move || functions.make_crew().work(&functions);
+        if spawn_quiet("hotbed-compile", COMPILE_STACK, work).is_err() {
+            let mut jobs = self.jobs.lock();
+            jobs.threads -= 1;
+            // Dropped, requests fail.
+            let given_up = (jobs.threads == 0).then(|| std::mem::take(&mut jobs.waiting));
+            drop(jobs);
+            drop(given_up);
+        }
+    }
+
+    /// What a thread does.
+    fn work(&self, functions: &Functions) {
+        let mut jobs = self.jobs.lock();
+        loop {
+            if let Some(request) = jobs.waiting.pop_front() {
+                drop(jobs);
+                functions.serve(request);
+                jobs = self.jobs.lock();
+                continue;
+            }
+            jobs.idle += 1;
+            let late = self.more.wait_for(&mut jobs, IDLE).timed_out();
+            jobs.idle -= 1;
+            if late && jobs.waiting.is_empty() {
+                jobs.threads -= 1;
+                return;
+            }
+        }
+    }
+
+    /// The image with these slots.
+    pub(super) fn image(&self, slots: &Arc<Slots>) -> Arc<Opened> {
+        let mut opened = self.images.opened.lock();
+        let make = || {
+            let (next, numbers) = &mut *self.images.by_number.lock();
+            *next += 1;
+            numbers.insert(*next, Arc::downgrade(slots));
+            Arc::new(Opened {
+                number: *next,
+                slots: Arc::downgrade(slots),
+                bodies: OnceLock::new(),
+                images: Arc::clone(&self.images),
+                compiler: Arc::clone(&self.compiler),
+            })
+        };
+        Arc::clone(opened.entry(Arc::as_ptr(slots) as usize).or_insert_with(make))
+    }
+
+    /// An image is gone.
+    pub(super) fn forget(&self, slots: &Slots) {
+        let gone = self.images.opened.lock().remove(&(std::ptr::from_ref(slots) as usize));
+        if let Some(gone) = gone {
+            self.images.by_number.lock().1.remove(&gone.number);
+        }
+    }
+}
+
+impl Opened {
+    /// The bodies of its functions.
+    pub(super) fn bodies(&self, back_ends: &BackEnds) -> Result<&dyn Bodies, String> {
+        let bodies = self.bodies.get_or_init(|| {
+            let slots = self.slots.upgrade().ok_or("the image is gone")?;
+            let open = || {
+                let back_end = back_ends.in_process(slots.name()).map_err(|error| error.to_string())?;
+                let others = Arc::new(Asked(Arc::clone(&self.images)));
+                back_end.function_compiler(others).map_err(|failure| failure.message)
+            };
+            let compiler = self.compiler.get_or_init(open).as_ref().map_err(String::clone)?;
+            let distance = slots.bias().ok_or("the image is gone")?;
+            let opened = slots.read_file(|file| compiler.open(self.number, file, distance));
+            opened.ok_or("the image is gone")?.map_err(|failure| failure.message)
+        });
+        bodies.as_deref().map_err(String::clone)
+    }
+}
+
+/// What the back end asks.
+struct Asked(Arc<Images>);
+
+impl Others for Asked {
+    fn find(&self, image: u64, name: &str) -> Option<FreshDefinition> {
+        let slots = self.0.by_number.lock().1.get(&image).and_then(Weak::upgrade)?;
+        let found = slots.for_fresh(name)?;
+        let function = matches!(found.kind, SymbolKind::Function | SymbolKind::IndirectFunction);
+        Some(FreshDefinition { address: found.address, function })
+    }
+
+    fn make_known(&self, area: &FreshArea) -> Option<Box<dyn Any + Send + Sync>> {
+        // SAFETY: the back end says that it keeps the area so as long as it holds the result.
+        let known = unsafe { FreshCode::new(area) }?;
+        Some(Box::new(known))
+    }
+}
