@@ -10,7 +10,9 @@ mod workers;
 
 use crate::builder::Isolation;
 use crate::error::Error;
+use crate::lazy::Grown;
 use hotbed_loader::boundary::{BackEnd, Failure, FailureKind, Reply, Request};
+use hotbed_loader::store::Store;
 use hotbed_loader::sys::threads::spawn_quiet;
 use parking_lot::Mutex;
 use std::os::fd::OwnedFd;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use workers::Workers;
 
 pub(crate) use plugin::Plugin;
+pub(crate) use search::executable;
 #[cfg(not(feature = "static-backend"))]
 use search::find_plugin;
 
@@ -61,6 +64,15 @@ impl BackEnds {
     /// Whether images may have functions that are compiled when they are first called, which is done in this process.
     pub(crate) fn compiles_functions(&self) -> bool {
         self.options.isolation == Isolation::InProcess
+    }
+
+    /// Starts a process that links what was compiled into images, and puts these into the store, unless others are at
+    /// that; whether there was anything to do.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn start_keeper(&self, store: &Store, images: Vec<Grown>) -> Result<bool, String> {
+        workers::start_keeper(&self.options, store, images)
     }
 
     /// Ends all workers that wait for work.

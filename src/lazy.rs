@@ -4,12 +4,18 @@
 //! as they were; so it begins with a crew of its own, which opens images anew.
 
 mod crew;
+mod keep;
 
-use crate::back_end::BackEnds;
+pub(crate) use keep::{Grown, Order, Origin};
+
+use crate::back_end::{BackEnds, executable};
 use crew::Crew;
 use hotbed_loader::sys::start::process_id;
 use hotbed_loader::{Materializer, Request, Slots};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -28,6 +34,8 @@ pub(crate) struct Functions {
     crew: AtomicPtr<Crew>,
     compiled: AtomicU32,
     back_end_used: AtomicBool,
+    /// Where images of the store come from, by their paths there.
+    origins: Mutex<HashMap<PathBuf, Origin>>,
 }
 
 impl Functions {
@@ -39,6 +47,7 @@ impl Functions {
             crew: AtomicPtr::default(),
             compiled: AtomicU32::new(0),
             back_end_used: AtomicBool::new(false),
+            origins: Mutex::default(),
         })
     }
 
@@ -50,6 +59,24 @@ impl Functions {
     /// Whether that took a back end.
     pub(crate) fn back_end_used(&self) -> bool {
         self.back_end_used.load(Ordering::Relaxed)
+    }
+
+    /// Notes where the image at `path` comes from.
+    pub(crate) fn note_origin(&self, path: PathBuf, origin: Origin) {
+        // Back end and keeper are found by it.
+        executable();
+        self.origins.lock().insert(path, origin);
+    }
+
+    /// The images of the store of which this process has compiled something.
+    pub(crate) fn grown(&self) -> Vec<Grown> {
+        let Some(crew) = self.crew() else { return Vec::new() };
+        let mut all = Vec::new();
+        crew.for_each_compiled(|path, bodies| {
+            let Some(Origin { request, checksum }) = self.origins.lock().get(path).cloned() else { return };
+            all.push(Grown { request: (*request).clone(), checksum, bodies: bodies.kept() });
+        });
+        all
     }
 
     /// The crew of this process.

@@ -34,6 +34,8 @@ mod debug;
 mod error;
 mod host_fn;
 mod input;
+#[doc(hidden)]
+pub mod keeper;
 mod lazy;
 mod named;
 mod namespace;

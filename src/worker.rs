@@ -60,19 +60,16 @@ fn answer_all(channel: &Channel) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(
-    back_end: &mut Option<Arc<dyn BackEnd>>,
-    plugin: Option<&Path>,
-    request: &Request,
-) -> Result<(hotbed_loader::boundary::Reply, OwnedFd), Failure> {
+/// Brings this process to where a request is about.
+pub(crate) fn settle_for(request: &Request) -> Result<(), Failure> {
     std::env::set_current_dir(&request.directory).map_err(|e| {
         let directory = request.directory.display();
         Failure::new(FailureKind::Read, format!("cannot compile {} in {directory}: {e}", request.unit))
     })?;
     for name in Request::ENVIRONMENT {
         let value = request.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-        // SAFETY: no other thread of this process touches the environment: one watches a socket, one waits for this one,
-        // and a back end's threads are gone when it has answered.
+        // SAFETY: no other thread of this process touches the environment: one may watch a socket, one waits for this
+        // one, and a back end's threads are gone when it has answered.
         unsafe {
             match value {
                 Some(value) => std::env::set_var(name, value),
@@ -80,6 +77,15 @@ fn answer(
             }
         }
     }
+    Ok(())
+}
+
+fn answer(
+    back_end: &mut Option<Arc<dyn BackEnd>>,
+    plugin: Option<&Path>,
+    request: &Request,
+) -> Result<(hotbed_loader::boundary::Reply, OwnedFd), Failure> {
+    settle_for(request)?;
     let back_end = match back_end {
         Some(back_end) => back_end,
         None => back_end.insert(open_back_end(plugin).map_err(|reason| {

@@ -57,6 +57,10 @@ impl BackEnd for InProcess {
         Ok((built.reply, built.image))
     }
 
+    fn keep(&self, request: &Request, file: &[u8], bodies: &[u8]) -> Result<OwnedFd, Failure> {
+        lazy::keep(request, file, bodies)
+    }
+
     fn function_compiler(&self, others: Arc<dyn Others>) -> Result<Box<dyn FunctionCompiler>, Failure> {
         Ok(Box::new(ServedCompiler::new(others)?))
     }
@@ -99,13 +103,26 @@ pub(crate) fn build(request: &Request, form: Form) -> Result<Built, Failure> {
     };
     reply.phases.codegen_ms += start.elapsed().as_secs_f64() * 1e3;
 
+    let cpu = compiled.as_ref().map_or_else(|| "x86-64".to_owned(), |compiled| compiled.cpu.clone());
+    link(request, made, cpu, reply, dependencies)
+}
+
+/// Links what was made of the sources with everything else.
+pub(crate) fn link(
+    request: &Request,
+    made: Made<'_>,
+    cpu: String,
+    mut reply: Reply,
+    mut dependencies: BTreeSet<Dependency>,
+) -> Result<Built, Failure> {
+    let place = Place { directory: &request.directory, environment: &request.environment };
     let start = Instant::now();
     let given = read_objects(request)?;
     let mut metadata = Metadata {
         build: BUILD.to_owned(),
         unit: request.unit.clone(),
         triple: "x86_64-pc-linux-gnu".to_owned(),
-        cpu: compiled.as_ref().map_or_else(|| "x86-64".to_owned(), |compiled| compiled.cpu.clone()),
+        cpu,
         flags: flags(request).map(str::to_owned).collect(),
         inputs: Vec::new(),
         entry: request.entry.clone(),
@@ -145,12 +162,14 @@ pub(crate) struct Made<'a> {
     pub(crate) sources: Vec<MadeSource<'a>>,
     /// The units of a lazy image.
     pub(crate) opened: Vec<Opened>,
+    /// What inputs are known to be; it is an error if one is something else.
+    pub(crate) known: Option<Vec<(String, [u8; 32])>>,
 }
 
 /// What was made of a source.
 pub(crate) struct MadeSource<'a> {
-    /// What the front end made of it.
-    pub(crate) content: &'a [u8],
+    /// Hash of what the front end made of it.
+    pub(crate) hash: [u8; 32],
     /// What is linked.
     pub(crate) objects: Vec<Cow<'a, [u8]>>,
 }
@@ -159,7 +178,7 @@ impl<'a> Made<'a> {
     fn whole(compiled: &'a Compiled) -> Self {
         let source = |object: &'a CompiledObject| {
             let content = object.object.bytes();
-            MadeSource { content, objects: vec![Cow::Borrowed(content)] }
+            MadeSource { hash: *blake3::hash(content).as_bytes(), objects: vec![Cow::Borrowed(content)] }
         };
         Self { sources: compiled.objects.iter().map(source).collect(), ..Self::default() }
     }
@@ -228,7 +247,7 @@ fn read_objects(request: &Request) -> Result<Vec<Cow<'_, [u8]>>, Failure> {
 }
 
 fn goes_through_front_end(input: &Input) -> bool {
-    !matches!(input.lang, Lang::Object | Lang::Archive)
+    input.lang.is_compiled()
 }
 
 /// Everything in the order of the command line, checked, for the linker.
@@ -259,15 +278,15 @@ fn link_inputs<'a>(
         let name = input.content.name();
         let archive = input.lang == Lang::Archive;
         let source = if goes_through_front_end(input) { sources.next() } else { None };
-        let (content, objects): (&[u8], Vec<&[u8]>) = match (source, given.as_slice()) {
-            (Some(source), _) => (source.content, source.objects.iter().map(AsRef::as_ref).collect()),
+        let (hash, objects): (_, Vec<&[u8]>) = match (source, given.as_slice()) {
+            (Some(source), _) => (source.hash, source.objects.iter().map(AsRef::as_ref).collect()),
             (None, [first, rest @ ..]) => {
                 given = rest.iter();
-                (first, vec![first])
+                (*blake3::hash(first).as_bytes(), vec![first])
             }
             (None, []) => continue,
         };
-        metadata.inputs.push((name.to_string(), *blake3::hash(content).as_bytes()));
+        metadata.inputs.push((name.to_string(), hash));
         counts.units_compiled += u32::from(source.is_some());
         for bytes in objects {
             let facts = check(input, bytes, source.is_some(), &request.directory, dependencies)
@@ -295,6 +314,10 @@ fn link_inputs<'a>(
                 }
             });
         }
+    }
+    if made.known.as_ref().is_some_and(|known| *known != metadata.inputs) {
+        let message = format!("cannot link {} once more: an input has changed", request.unit);
+        return Err(Failure::new(FailureKind::Input, message));
     }
     if made.first.is_some() {
         inputs.extend(lazy::link_flags(flags(request)).into_iter().map(LinkInput::Flag));

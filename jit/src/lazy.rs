@@ -10,6 +10,7 @@
 mod bodies;
 mod claims;
 mod head;
+mod keep;
 mod kept;
 mod link;
 mod names;
@@ -21,6 +22,7 @@ mod stubs;
 pub(crate) mod tests;
 
 pub use bodies::{Bodies, Compiled, Compiler};
+pub use keep::keep;
 pub use link::{Opened, Skeleton, skeleton};
 
 pub(crate) use link::{divide, link_flags};
@@ -28,7 +30,7 @@ pub(crate) use recent::remember;
 pub(crate) use served::ServedCompiler;
 
 use crate::split::Symbol;
-use kept::Kept;
+use kept::{Kept, KeptBody};
 
 /// What is behind the local names of an image's unit of that number.
 fn suffix(unit: u32) -> String {

@@ -3,11 +3,11 @@
 use crate::InProcess;
 use hotbed_loader::boundary::{
     self, BackEnd, BackEndTable, Bodies, Body, Failure, FailureKind, FreshArea, FreshDefinition,
-    FunctionCompiler, Others, RawOthers, RawReply, Request,
+    FunctionCompiler, Others, RawBytes, RawOthers, RawReply, Reply, Request,
 };
 use std::any::Any;
 use std::ffi::c_void;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ static TABLE: BackEndTable = BackEndTable {
     function_compiler,
     open_bodies,
     compile_function,
+    kept_bodies,
+    keep,
     drop_bodies,
     drop_compiler,
     release,
@@ -30,14 +32,21 @@ pub extern "C" fn hotbed_back_end() -> *const BackEndTable {
 }
 
 unsafe extern "C" fn compile(request: *const u8, length: usize) -> RawReply {
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    image_reply(|| {
         // SAFETY: the host gives `length` readable bytes that stay put during the call.
         let bytes = unsafe { std::slice::from_raw_parts(request, length) };
-        let request = Request::decode(bytes).map_err(|error| {
-            Failure::new(FailureKind::Internal, format!("cannot read the request: {error}"))
-        })?;
-        InProcess::new().compile(&request)
-    }));
+        InProcess::new().compile(&decoded(bytes)?)
+    })
+}
+
+fn decoded(request: &[u8]) -> Result<Request, Failure> {
+    Request::decode(request)
+        .map_err(|error| Failure::new(FailureKind::Internal, format!("cannot read the request: {error}")))
+}
+
+/// The image that `make` makes, which must not unwind out of the plugin.
+fn image_reply(make: impl FnOnce() -> Result<(Reply, OwnedFd), Failure>) -> RawReply {
+    let outcome = catch_unwind(AssertUnwindSafe(make));
     let answer = outcome.unwrap_or_else(|_| {
         Err(Failure::new(FailureKind::Internal, "the back end panicked; this is a defect of Hotbed"))
     });
@@ -136,6 +145,21 @@ unsafe extern "C" fn open_bodies(
 unsafe extern "C" fn compile_function(bodies: *const c_void, slot: u32, deep: bool) -> RawReply {
     // SAFETY: bodies that the host was given and has not dropped.
     outcome(|| unsafe { &*bodies.cast::<SomeBodies>() }.compile(slot, deep))
+}
+
+unsafe extern "C" fn kept_bodies(bodies: *const c_void) -> RawReply {
+    // SAFETY: bodies that the host was given and has not dropped.
+    let kept = catch_unwind(AssertUnwindSafe(|| unsafe { &*bodies.cast::<SomeBodies>() }.kept()));
+    reply(kept.unwrap_or_default(), -1)
+}
+
+unsafe extern "C" fn keep(request: RawBytes, file: RawBytes, bodies: RawBytes) -> RawReply {
+    image_reply(|| {
+        // SAFETY: the host lends them for the call.
+        let (request, file, bodies) = unsafe { (request.get(), file.get(), bodies.get()) };
+        let image = InProcess::new().keep(&decoded(request)?, file, bodies)?;
+        Ok((Reply { reproducible: true, ..Reply::default() }, image))
+    })
 }
 
 unsafe extern "C" fn drop_bodies(bodies: *mut c_void) {

@@ -19,7 +19,7 @@ pub use reply::{
     encode as encode_answer,
 };
 pub use request::{Argument, Content, Input, Lang, Request};
-pub use table::{BackEndTable, RawReply, TABLE_SYMBOL, TableFunction};
+pub use table::{BackEndTable, RawBytes, RawReply, TABLE_SYMBOL, TableFunction};
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -48,6 +48,16 @@ pub trait BackEnd: Send + Sync {
     /// # Errors
     /// What was wrong with which input, with the compiler's diagnostics.
     fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure>;
+
+    /// Makes the lazy image in `file`, which was made of `request`, once more, with the bodies that it has and those that
+    /// [`Bodies::kept`] gave for it.
+    ///
+    /// # Errors
+    /// When that is not such an image, an input of the request is not what it was, or the link fails.
+    fn keep(&self, request: &Request, file: &[u8], bodies: &[u8]) -> Result<OwnedFd, Failure> {
+        let _ = (request, file, bodies);
+        Err(Failure::new(FailureKind::Internal, "this back end compiles whole units only".to_owned()))
+    }
 
     /// Who compiles functions of lazy images in this process, with `others` to ask.
     ///

@@ -8,6 +8,7 @@
 //! <store>/manifests/<key>          see `manifest`
 //! <store>/images/<checksum>.hbi    an image; its name is the checksum in its note
 //! <store>/named/<hash>             which image is the copy of a file that the user named, see `named`
+//! <store>/keeping/<checksum>       locked by who makes an image with what was compiled of that one
 //! <store>/tmp-...                  being written
 //! ```
 //!
@@ -32,16 +33,19 @@ pub use record::Record;
 use crate::boundary::Dependency;
 use crate::image::note;
 use crate::sys::files::{self, FileIdentity, FileKind, FileStatus, Stamp};
+use crate::sys::locks;
 use manifest::{Entry, Manifest};
 use record::Checker;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 const MANIFESTS: &str = "manifests";
 const IMAGES: &str = "images";
+const KEEPING: &str = "keeping";
 
 /// Makes temporary names of one process differ.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -160,25 +164,96 @@ impl Store {
         let record = Record::take(directory, dependencies, started)?;
         let system =
             |operation, path: &Path, source| StoreError::System { operation, path: path.into(), source };
+        let (checksum, memo) = self.take_in(image)?;
+        let path = self.image_path(&checksum);
+        let (file, _) = files::open_no_follow(&path).map_err(|e| system("read", &path, e))?;
+
+        let manifest_path = self.manifest_path(key);
+        let mut manifest = self.manifest(&manifest_path).unwrap_or_default();
+        manifest.add(Entry { checksum, memo, record: record.clone() });
+        self.write(&manifest_path, &manifest.encode(), true)
+            .map_err(|e| system("write to", &manifest_path, e))?;
+        Ok(Hit { path, file: file.into(), checksum, record })
+    }
+
+    /// Locks the right to replace the image with this checksum; nothing if somebody else has it. It goes with the last
+    /// descriptor of the file, which may be another process's.
+    ///
+    /// # Errors
+    /// What is wrong with the directory.
+    pub fn begin_to_replace(&self, checksum: &[u8; 32]) -> io::Result<Option<File>> {
+        let path = self.keeping_path(checksum);
+        match locks::lock(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                path.parent().map_or(Ok(()), files::create_private_folders)?;
+                locks::lock(&path)
+            }
+            other => other,
+        }
+    }
+
+    /// Waits for who replaces the image with this checksum, but not longer than `limit`. False if nobody does, or not by then.
+    pub fn wait_for_replacement(&self, checksum: &[u8; 32], limit: Duration) -> bool {
+        // What cannot be waited for is not waited for.
+        locks::wait(&self.keeping_path(checksum), limit).unwrap_or(false)
+    }
+
+    /// The image with this checksum has been replaced, or will not be.
+    pub fn end_to_replace(&self, checksum: &[u8; 32]) {
+        // Left behind, it is locked by nobody.
+        let _ = std::fs::remove_file(self.keeping_path(checksum));
+    }
+
+    fn keeping_path(&self, checksum: &[u8; 32]) -> PathBuf {
+        self.named(KEEPING, &blake3::Hash::from_bytes(*checksum).to_hex(), "")
+    }
+
+    /// The contents of the image with this checksum, verified.
+    ///
+    /// # Errors
+    /// Why it is not there.
+    pub fn image(&self, checksum: &[u8; 32]) -> Result<Vec<u8>, Miss> {
+        let (file, _) = self.open_image(checksum, &mut None)?;
+        files::contents(file.as_fd()).map_err(|e| Miss::ImageDamaged(e.to_string()))
+    }
+
+    /// Takes an image in that is to be used instead of the one with the checksum `old`, of the same key and made of the same
+    /// things; false if that one is not used any more.
+    ///
+    /// # Errors
+    /// What is wrong with the directory or the image.
+    pub fn replace(&self, key: &Key, old: &[u8; 32], image: BorrowedFd<'_>) -> Result<bool, StoreError> {
+        let system =
+            |operation, path: &Path, source| StoreError::System { operation, path: path.into(), source };
+        let (checksum, memo) = self.take_in(image)?;
+        let path = self.manifest_path(key);
+        let Some(mut manifest) = self.manifest(&path) else { return Ok(false) };
+        let Some(entry) = manifest.entries.iter_mut().find(|entry| entry.checksum == *old) else {
+            return Ok(false);
+        };
+        (entry.checksum, entry.memo) = (checksum, memo);
+        self.write(&path, &manifest.encode(), true).map_err(|e| system("write to", &path, e))?;
+        Ok(true)
+    }
+
+    /// Puts an image where images are, and gives its checksum and its memo.
+    fn take_in(&self, image: BorrowedFd<'_>) -> Result<([u8; 32], Option<FileIdentity>), StoreError> {
+        let system =
+            |operation, path: &Path, source| StoreError::System { operation, path: path.into(), source };
         let bytes = files::contents(image).map_err(|e| system("read the image for", &self.root, e))?;
         let checksum = note::verify(&bytes)?;
         let path = self.image_path(&checksum);
         if !self.holds_image(&path, &checksum) {
             self.write(&path, &bytes, true).map_err(|e| system("write to", &path, e))?;
         }
-        let (file, status) = files::open_no_follow(&path).map_err(|e| system("read", &path, e))?;
-        let memo = status.identity.is_settled(Stamp::now()).then_some(status.identity);
+        let (_, status) = files::open_no_follow(&path).map_err(|e| system("read", &path, e))?;
+        Ok((checksum, status.identity.is_settled(Stamp::now()).then_some(status.identity)))
+    }
 
-        let manifest_path = self.manifest_path(key);
-        let mut manifest = files::open_no_follow(&manifest_path)
-            .and_then(|(file, status)| files::contents_of(&file, status.identity.size))
-            .ok()
-            .and_then(|bytes| Manifest::decode(&bytes).ok())
-            .unwrap_or_default();
-        manifest.add(Entry { checksum, memo, record: record.clone() });
-        self.write(&manifest_path, &manifest.encode(), true)
-            .map_err(|e| system("write to", &manifest_path, e))?;
-        Ok(Hit { path, file: file.into(), checksum, record })
+    /// The manifest at `path`, if there is one that can be read.
+    fn manifest(&self, path: &Path) -> Option<Manifest> {
+        let (file, status) = files::open_no_follow(path).ok()?;
+        Manifest::decode(&files::contents_of(&file, status.identity.size).ok()?).ok()
     }
 
     /// Opens the image with this checksum and makes sure of its contents, unless its file is still the one in `memo`. Says

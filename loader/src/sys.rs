@@ -8,6 +8,7 @@ pub(crate) mod fork_lock;
 pub(crate) mod futex;
 pub(crate) mod libraries;
 pub(crate) mod linker;
+pub mod locks;
 pub(crate) mod mapped_file;
 pub mod memory;
 pub mod processes;

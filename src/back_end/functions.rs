@@ -82,6 +82,21 @@ impl Bodies for PluginBodies {
         // SAFETY: the bodies are alive.
         answer(table, unsafe { (table.compile_function)(self.raw.as_ptr(), slot, deep) })
     }
+
+    fn kept(&self) -> Vec<u8> {
+        let table = self.compiler.table;
+        // SAFETY: the bodies are alive; the plugin says that there are that many bytes, and they are given back once.
+        unsafe {
+            let reply = (table.kept_bodies)(self.raw.as_ptr());
+            let bytes = if reply.bytes.is_null() {
+                Vec::new()
+            } else {
+                std::slice::from_raw_parts(reply.bytes, reply.length).to_vec()
+            };
+            (table.release)(reply);
+            bytes
+        }
+    }
 }
 
 impl Drop for PluginBodies {

@@ -5,8 +5,8 @@
 
 use super::functions;
 use hotbed_loader::boundary::{
-    BUILD, BackEnd, BackEndTable, Failure, FailureKind, FunctionCompiler, Others, RawReply, Reply, Request,
-    TABLE_SYMBOL, TableFunction, decode_answer,
+    BUILD, BackEnd, BackEndTable, Failure, FailureKind, FunctionCompiler, Others, RawBytes, RawReply, Reply,
+    Request, TABLE_SYMBOL, TableFunction, decode_answer,
 };
 use hotbed_loader::sys::files::plain;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -69,7 +69,24 @@ impl BackEnd for Plugin {
     fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure> {
         let bytes = request.encode();
         // SAFETY: the table's contract: the bytes live through the call, any thread may call.
-        let raw = unsafe { (self.table.compile)(bytes.as_ptr(), bytes.len()) };
+        self.image(unsafe { (self.table.compile)(bytes.as_ptr(), bytes.len()) })
+    }
+
+    fn keep(&self, request: &Request, file: &[u8], bodies: &[u8]) -> Result<OwnedFd, Failure> {
+        let request = request.encode();
+        let [request, file, bodies] = [&request, file, bodies].map(RawBytes::new);
+        // SAFETY: as for `compile`.
+        Ok(self.image(unsafe { (self.table.keep)(request, file, bodies) })?.1)
+    }
+
+    fn function_compiler(&self, others: Arc<dyn Others>) -> Result<Box<dyn FunctionCompiler>, Failure> {
+        functions::compiler(self.table, others)
+    }
+}
+
+impl Plugin {
+    /// The image of a reply, which is given back.
+    fn image(&self, raw: RawReply) -> Result<(Reply, OwnedFd), Failure> {
         // SAFETY: the descriptor, if there is one, is the caller's.
         let image = (raw.image >= 0).then(|| unsafe { OwnedFd::from_raw_fd(raw.image) });
         let answer = self.decode(&raw);
@@ -82,12 +99,6 @@ impl BackEnd for Plugin {
         }
     }
 
-    fn function_compiler(&self, others: Arc<dyn Others>) -> Result<Box<dyn FunctionCompiler>, Failure> {
-        functions::compiler(self.table, others)
-    }
-}
-
-impl Plugin {
     fn decode(&self, raw: &RawReply) -> Result<Result<Reply, Failure>, Failure> {
         if raw.bytes.is_null() {
             return Err(internal("it gave no answer"));

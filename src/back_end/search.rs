@@ -4,6 +4,7 @@
 //! is cargo's folder of test or example executables), then `../lib`, and last an environment variable.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 const PLUGIN: &str = "libhotbed_jit.so";
 const PLUGIN_VARIABLE: &str = "HOTBED_JIT";
@@ -34,8 +35,15 @@ pub(super) fn find_worker(explicit: Option<&Path>, plugin: Option<&Path>) -> Res
     first("the worker's executable", explicit, places, WORKER_VARIABLE)
 }
 
+/// The executable's path. What runs in this process may have its first thread end, after which the system does not say it any
+/// more; so whoever will want it then asks before.
+pub(crate) fn executable() -> Option<&'static Path> {
+    static EXECUTABLE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    EXECUTABLE.get_or_init(|| std::env::current_exe().ok()).as_deref()
+}
+
 fn executable_folders() -> Vec<PathBuf> {
-    let Some(folder) = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned)) else {
+    let Some(folder) = executable().and_then(|path| path.parent().map(Path::to_owned)) else {
         return Vec::new();
     };
     let of_cargo = folder.file_name().is_some_and(|name| name == "deps" || name == "examples");

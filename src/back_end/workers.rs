@@ -10,7 +10,9 @@
 use super::BackEndOptions;
 use super::search::{find_plugin, find_worker};
 use crate::error::Error;
+use crate::lazy::{Grown, Order};
 use hotbed_loader::boundary::{Reply, Request, decode_answer};
+use hotbed_loader::store::Store;
 use hotbed_loader::sys::files::{self, plain};
 use hotbed_loader::sys::processes::{
     CHANNEL_DESCRIPTOR, Detached, DetachedProcess, LAST_WORDS, spawn_detached,
@@ -159,6 +161,42 @@ impl Drop for Worker {
             self.process.kill();
         }
     }
+}
+
+/// Starts a process that carries an order out, and is left alone.
+///
+/// # Errors
+/// Why it cannot be started.
+pub(super) fn start_keeper(
+    options: &BackEndOptions,
+    store: &Store,
+    images: Vec<Grown>,
+) -> Result<bool, String> {
+    let cannot = |e: io::Error| format!("cannot start a process that keeps what was compiled: {}", plain(&e));
+    // Images that others are at are theirs.
+    let (mut locks, mut own) = (Vec::new(), Vec::new());
+    for grown in images {
+        if let Some(lock) = store.begin_to_replace(&grown.checksum).map_err(cannot)? {
+            locks.push(lock);
+            own.push(grown);
+        }
+    }
+    let [output, ..] = &locks[..] else { return Ok(false) };
+    let plugin = plugin_for_worker(options)?.unwrap_or_default();
+    let program = find_worker(options.worker.as_deref(), Some(&plugin))?;
+    let order = Order { store: store.root().to_owned(), plugin, images: own };
+    let order = files::memory_copy("hotbed-order", &order.encode()).map_err(cannot)?;
+    // What it says stands in the file that is locked as long as it lives, if it does not come to its end.
+    let number = CHANNEL_DESCRIPTOR.to_string();
+    spawn_detached(&Detached {
+        program: &program,
+        arguments: &[Path::new("hotbed"), Path::new("keep"), Path::new(&number)],
+        channel: order.as_fd(),
+        output: output.as_fd(),
+        memory_limit: options.memory_limit,
+    })
+    .map(|_| true)
+    .map_err(cannot)
 }
 
 /// The plugin that the worker shall open; `None` when it has its back end in it.

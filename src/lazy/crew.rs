@@ -10,6 +10,7 @@ use hotbed_loader::{Request, Slots};
 use parking_lot::{Condvar, Mutex};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -122,6 +123,19 @@ impl Crew {
             })
         };
         Arc::clone(opened.entry(Arc::as_ptr(slots) as usize).or_insert_with(make))
+    }
+
+    /// Calls `visit` with the path and the bodies of every image that something was compiled of.
+    pub(super) fn for_each_compiled(&self, mut visit: impl FnMut(&Path, &dyn Bodies)) {
+        let opened: Vec<Arc<Opened>> = self.images.opened.lock().values().cloned().collect();
+        for image in opened {
+            if let Some(Ok(bodies)) = image.bodies.get()
+                && let Some(slots) = image.slots.upgrade()
+                && let Some(path) = slots.path()
+            {
+                visit(path, &**bodies);
+            }
+        }
     }
 
     /// An image is gone.

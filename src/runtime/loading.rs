@@ -128,7 +128,7 @@ impl Runtime {
         if let Some(unit) = self.already(namespace, &name, &identity)? {
             return Ok(Ready::new(name, identity, What::Unit(unit)));
         }
-        let made = self.make(&request, &key)?;
+        let made = self.make_noting(&request, &key)?;
         let path = made.path.unwrap_or_else(|| PathBuf::from(&name));
         let piece = Piece { name: name.clone(), source: Source::Copy { file: made.image, path } };
         let (provenance, report) = (made.provenance, made.report);

@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use crate::error::Error;
+use crate::lazy::Origin;
 use crate::provenance::Provenance;
 use crate::report::Report;
 use hotbed_loader::boundary::{Content, Reply, Request};
@@ -10,6 +11,10 @@ use hotbed_loader::sys::files::{self, Stamp};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// So long a start waits for what the run before it has compiled: about as long as compiling some of it once more takes.
+const PATIENCE: Duration = Duration::from_millis(150);
 
 /// An image that was found or made, and how.
 pub(super) struct Made {
@@ -18,9 +23,43 @@ pub(super) struct Made {
     pub(super) image: OwnedFd,
     /// Its file in the store.
     pub(super) path: Option<PathBuf>,
+    /// Its checksum there.
+    checksum: Option<[u8; 32]>,
+}
+
+impl Made {
+    fn of_store(report: Report, provenance: Provenance, hit: (OwnedFd, PathBuf, [u8; 32])) -> Self {
+        let (image, path, checksum) = hit;
+        Self { report, provenance, image, path: Some(path), checksum: Some(checksum) }
+    }
 }
 
 impl Runtime {
+    /// The same, and notes where a lazy image comes from: what is compiled of it may be kept.
+    pub(super) fn make_noting(&self, request: &Arc<Request>, key: &Key) -> Result<Made, Error> {
+        let made = self.make(request, key)?;
+        if let (Some(functions), Some(path), Some(checksum)) =
+            (self.inner.functions.as_ref().filter(|_| request.lazy), &made.path, made.checksum)
+        {
+            functions.note_origin(path.clone(), Origin { request: Arc::clone(request), checksum });
+        }
+        Ok(made)
+    }
+
+    /// Has what was compiled at first calls kept in the store, so that the next start need not compile it: by a process
+    /// of its own, which outlives this one, and which nobody waits for. False when there is nothing to be kept.
+    ///
+    /// # Errors
+    /// When there is no back end or no process for it.
+    pub fn keep_compiled(&self) -> Result<bool, Error> {
+        let inner = &*self.inner;
+        let Some(store) = inner.cache.store(&*inner.observer) else { return Ok(false) };
+        let images = inner.functions.as_ref().map(|functions| functions.grown()).unwrap_or_default();
+        let Some(first) = images.first() else { return Ok(false) };
+        let unit = first.request.unit.clone();
+        inner.back_ends.start_keeper(store, images).map_err(|reason| Error::Worker { unit, reason })
+    }
+
     /// Finds the image for `request` in the store, or has it made and stores it.
     pub(super) fn make(&self, request: &Arc<Request>, key: &Key) -> Result<Made, Error> {
         let observer = &*self.inner.observer;
@@ -28,14 +67,22 @@ impl Runtime {
         let store = self.inner.cache.store(observer);
         let mut report = Report::default();
         if let Some(store) = store {
-            match store.find(key, &request.directory) {
+            let mut found = store.find(key, &request.directory);
+            // A run that has just ended may be about to have everything in its image that this one will call.
+            if let Ok(hit) = &found
+                && request.lazy
+                && store.wait_for_replacement(&hit.checksum, PATIENCE)
+            {
+                found = store.find(key, &request.directory);
+            }
+            match found {
                 Ok(hit) => {
                     tracing::debug!(image = %hit.path.display(), "from the store");
                     observer.note(&format!("{unit}: from the store, {}", hit.path.display()));
                     report.from_store = true;
                     let provenance =
                         Provenance::Recorded { record: hit.record, directory: request.directory.clone() };
-                    return Ok(Made { report, provenance, image: hit.file, path: Some(hit.path) });
+                    return Ok(Made::of_store(report, provenance, (hit.file, hit.path, hit.checksum)));
                 }
                 Err(miss) => {
                     if let Some(path) = miss.path() {
@@ -66,14 +113,14 @@ impl Runtime {
                     Ok(hit) => {
                         let provenance =
                             Provenance::Recorded { record: hit.record, directory: request.directory.clone() };
-                        return Ok(Made { report, provenance, image: hit.file, path: Some(hit.path) });
+                        return Ok(Made::of_store(report, provenance, (hit.file, hit.path, hit.checksum)));
                     }
                     Err(error) => self.inner.cache.complain(&error, unit, observer),
                 }
             }
         }
         let provenance = Provenance::Since { dependencies, directory: request.directory.clone(), started };
-        Ok(Made { report, provenance, image, path: None })
+        Ok(Made { report, provenance, image, path: None, checksum: None })
     }
 
     fn compile(&self, request: &Arc<Request>) -> Result<(Reply, OwnedFd), Error> {

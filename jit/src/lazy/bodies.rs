@@ -1,7 +1,7 @@
 //! Bodies for the functions of lazy images that are mapped in this process.
 
 use super::claims::Claims;
-use super::kept::{self, Kept};
+use super::kept::{self, Kept, KeptBody};
 use super::link::Opened;
 use super::names::Names;
 use super::{body_suffix, elf_name};
@@ -244,6 +244,17 @@ impl Bodies {
         self.compiled.lock().clone()
     }
 
+    /// The same for [`keep`](super::keep).
+    pub fn kept(&self) -> Vec<u8> {
+        let compiled = self.compiled.lock();
+        let body = |one: &'_ Compiled| (one.slots.clone(), Arc::clone(&one.object));
+        let all: Vec<_> = compiled.iter().map(body).collect();
+        drop(compiled);
+        let bodies: Vec<_> =
+            all.iter().map(|(slots, object)| KeptBody { slots: slots.clone(), object }).collect();
+        kept::encode_bodies(&bodies)
+    }
+
     /// Takes all bodies out of memory, when nobody uses them any more.
     ///
     /// # Errors
@@ -325,7 +336,7 @@ impl Work {
 }
 
 /// Units and numbers of the functions of the image in `file`, in the order of slots.
-fn functions(file: &[u8]) -> Result<Vec<(u32, Number)>, &'static str> {
+pub(super) fn functions(file: &[u8]) -> Result<Vec<(u32, Number)>, &'static str> {
     let header = FileHeader64::<LE>::parse(file).map_err(|_| "is no image")?;
     let sections = header.sections(LE, file).map_err(|_| "has no table of sections")?;
     let found = sections.section_by_name(LE, FUNCTIONS_SECTION.as_bytes());

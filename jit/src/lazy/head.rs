@@ -2,8 +2,10 @@
 //! found, the way there, and what happens where there is no such loader. And the units themselves.
 
 use super::object::{Manner, Writer};
-use super::{Kept, kept};
-use hotbed_loader::image::note::{ENTRIES_SECTION, FUNCTIONS_SECTION, SLOTS_SECTION, UNITS_SECTION};
+use super::{Kept, KeptBody, kept};
+use hotbed_loader::image::note::{
+    BODIES_SECTION, ENTRIES_SECTION, FUNCTIONS_SECTION, SLOTS_SECTION, UNITS_SECTION,
+};
 use object::elf;
 use object::write::Error;
 
@@ -16,7 +18,7 @@ const ABORT: &str = "__hotbed_lazy_abort";
 ///
 /// # Errors
 /// When it cannot be written, which is a defect.
-pub(super) fn head_object(units: &[Kept<'_>]) -> Result<Vec<u8>, Error> {
+pub(super) fn head_object(units: &[Kept<'_>], bodies: &[KeptBody<'_>]) -> Result<Vec<u8>, Error> {
     let mut object = Writer::new();
     // Nothing of them is here, but here is where they begin.
     let entries = object.section(ENTRIES_SECTION, elf::SHF_EXECINSTR, 1);
@@ -60,6 +62,9 @@ pub(super) fn head_object(units: &[Kept<'_>]) -> Result<Vec<u8>, Error> {
         object.put(section);
     }
     object.section_in_file(UNITS_SECTION, kept::encode(units));
+    if !bodies.is_empty() {
+        object.section_in_file(BODIES_SECTION, kept::encode_bodies(bodies));
+    }
     object.finish()
 }
 

@@ -9,9 +9,10 @@ use crate::in_process::{Made, MadeSource, build};
 use crate::link::is_plain;
 use crate::parallel::in_parallel;
 use crate::shim;
-use crate::split::{Settings, Unit, prepare};
+use crate::split::{Number, Settings, Unit, prepare};
 use hotbed_loader::boundary::{Failure, FailureKind, Reply, Request};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -65,7 +66,8 @@ pub(crate) fn divide<'a>(compiled: &'a Compiled, sources: &[Prepared<'_>]) -> Re
     let mut made = Made::default();
     for (object, (objects, opened)) in compiled.objects.iter().zip(divided.map_err(|(_, failure)| failure)?) {
         let objects = objects.into_iter().map(Cow::Owned).collect();
-        made.sources.push(MadeSource { content: object.object.bytes(), objects });
+        let hash = *blake3::hash(object.object.bytes()).as_bytes();
+        made.sources.push(MadeSource { hash, objects });
         made.opened.push(opened);
     }
     let mut kept = Vec::with_capacity(units.len());
@@ -75,7 +77,7 @@ pub(crate) fn divide<'a>(compiled: &'a Compiled, sources: &[Prepared<'_>]) -> Re
         kept.push(Kept { name: unit.name, suffix: &unit.suffix, arguments, bitcode });
     }
     if made.opened.iter().any(|opened| opened.0.facts().functions().next().is_some()) {
-        made.first = Some(head_object(&kept).map_err(|error| defect("functions", &error))?);
+        made.first = Some(head_object(&kept, &[]).map_err(|error| defect("functions", &error))?);
     }
     Ok(made)
 }
@@ -88,14 +90,27 @@ fn divide_one(unit: &Fresh<'_>) -> Result<(Vec<Vec<u8>>, Opened), Failure> {
     let bitcode = if optimised { prepare(bitcode, name, true)? } else { bitcode.to_vec() };
     let settings = Settings { name, suffix, arguments, trusted: true, far: false };
     let mut unit = Unit::open(Arc::new(bitcode), &settings)?;
-    let mut objects = vec![unit.data()?.compile()?];
-    if unit.facts().functions().next().is_some() {
-        objects.push(stub_object(unit.facts(), number, suffix).map_err(|error| defect(name, &error))?);
-    }
+    let objects = own_objects(&mut unit, name, number, suffix, &HashSet::new())?;
     Ok((objects, Opened(unit)))
 }
 
-fn defect(of: &str, error: &object::write::Error) -> Failure {
+/// What is linked of a unit, but for the bodies of functions that are `compiled`.
+pub(super) fn own_objects(
+    unit: &mut Unit,
+    name: &str,
+    number: u32,
+    suffix: &str,
+    compiled: &HashSet<Number>,
+) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut objects = vec![unit.data()?.compile()?];
+    if unit.facts().functions().next().is_some() {
+        let stubs = stub_object(unit.facts(), number, suffix, compiled);
+        objects.push(stubs.map_err(|error| defect(name, &error))?);
+    }
+    Ok(objects)
+}
+
+pub(super) fn defect(of: &str, error: &object::write::Error) -> Failure {
     Failure::new(FailureKind::Internal, format!("cannot link {of}: {error}"))
 }
 

@@ -37,6 +37,10 @@ impl boundary::Bodies for ServedBodies {
         let bodies = self.0.as_ref().ok_or_else(gone)?;
         if deep { bodies.compile_deep(slot) } else { bodies.compile(slot) }
     }
+
+    fn kept(&self) -> Vec<u8> {
+        self.0.as_ref().map(Bodies::kept).unwrap_or_default()
+    }
 }
 
 impl Drop for ServedBodies {

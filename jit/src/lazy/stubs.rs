@@ -7,13 +7,14 @@
 //! Stubs of weak functions are in no COMDAT groups: of several ones the linker takes the first by their binding alone, and
 //! what is left over is eight bytes. So nothing of what belongs to a function is ever missing.
 
-use super::elf_name;
 use super::head::HEAD;
 use super::object::{Manner, Section, Writer};
+use super::{body_suffix, elf_name};
 use crate::split::{Facts, Kind, Linkage, Number, Symbol, Visibility};
 use hotbed_loader::image::note::{ENTRIES_SECTION, FUNCTIONS_SECTION, SLOTS_SECTION};
 use object::elf;
 use object::write::Error;
+use std::collections::HashSet;
 
 /// Bytes of a stub, of a slot and of a lazy entry.
 const STUB: usize = 8;
@@ -23,11 +24,17 @@ const ENTRY: usize = 5;
 /// What fills the room between stubs: nobody comes there.
 const TRAP: u8 = 0xcc;
 
-/// The stub object of the unit that is number `unit` of its image, with `suffix` behind its local names.
+/// The stub object of the unit that is number `unit` of its image, with `suffix` behind its local names. Functions that are
+/// `compiled` have their bodies in other objects of the link.
 ///
 /// # Errors
 /// When it cannot be written, which is a defect.
-pub(super) fn stub_object(facts: &Facts, unit: u32, suffix: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn stub_object(
+    facts: &Facts,
+    unit: u32,
+    suffix: &str,
+    compiled: &HashSet<Number>,
+) -> Result<Vec<u8>, Error> {
     let mut object = Writer::new();
     let head = object.need(HEAD, Manner { kind: elf::STT_NOTYPE, ..Manner::HIDDEN });
     let mut stubs = object.section(".text.hotbed.stubs", elf::SHF_EXECINSTR, 16);
@@ -52,7 +59,13 @@ pub(super) fn stub_object(facts: &Facts, unit: u32, suffix: &str) -> Result<Vec<
         // call head
         entries.bytes.push(0xe8);
         object.refer(&mut entries, head, -4, elf::R_X86_64_PC32)?;
-        object.refer(&mut slots, entries.start, entry as i64, elf::R_X86_64_64)?;
+        if compiled.contains(&number) {
+            let name = format!("{}{}", elf_name(symbol), body_suffix(unit));
+            let body = object.need(&name, Manner::HIDDEN);
+            object.refer(&mut slots, body, 0, elf::R_X86_64_64)?;
+        } else {
+            object.refer(&mut slots, entries.start, entry as i64, elf::R_X86_64_64)?;
+        }
 
         records.bytes.extend(unit.to_le_bytes());
         records.bytes.extend(number.to_le_bytes());

@@ -60,6 +60,9 @@ pub trait Bodies: Send + Sync {
     /// # Errors
     /// When there is no such function, it does not compile, or refers to what nobody has. It can be tried again.
     fn compile(&self, slot: u32, deep: bool) -> Result<Vec<Body>, Failure>;
+
+    /// What was compiled so far, for [`BackEnd::keep`](super::BackEnd::keep); the back end's business.
+    fn kept(&self) -> Vec<u8>;
 }
 
 /// [`Others`] as a plugin is given them. The functions may be called by any thread and never unwind.

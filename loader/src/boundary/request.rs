@@ -171,6 +171,13 @@ impl Request {
 }
 
 impl Lang {
+    /// Whether it goes through the front end.
+    pub fn is_compiled(self) -> bool {
+        !matches!(self, Self::Object | Self::Archive)
+    }
+}
+
+impl Lang {
     /// The language a file name's suffix stands for.
     pub fn of_suffix(suffix: &str) -> Option<Self> {
         Some(match suffix {

@@ -34,6 +34,10 @@ pub struct BackEndTable {
     ) -> RawReply,
     /// See [`super::Bodies::compile`].
     pub compile_function: unsafe extern "C" fn(bodies: *const c_void, slot: u32, deep: bool) -> RawReply,
+    /// See [`super::Bodies::kept`]; the bytes of the answer are what it gives.
+    pub kept_bodies: unsafe extern "C" fn(bodies: *const c_void) -> RawReply,
+    /// See [`super::BackEnd::keep`]: an encoded request, the file and bodies. The answer is as for `compile`.
+    pub keep: unsafe extern "C" fn(request: RawBytes, file: RawBytes, bodies: RawBytes) -> RawReply,
     /// Drops bodies.
     pub drop_bodies: unsafe extern "C" fn(bodies: *mut c_void),
     /// Drops a compiler, when none of its bodies are left.
@@ -44,6 +48,32 @@ pub struct BackEndTable {
 
 // SAFETY: the table is immutable and `build` points to a static string; the functions may be called by any thread.
 unsafe impl Sync for BackEndTable {}
+
+/// Bytes that are lent for a call.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct RawBytes {
+    /// The first; not null.
+    pub first: *const u8,
+    /// How many there are.
+    pub length: usize,
+}
+
+impl RawBytes {
+    /// These.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { first: bytes.as_ptr(), length: bytes.len() }
+    }
+
+    /// What they are.
+    ///
+    /// # Safety
+    /// They are lent for as long as the result is used.
+    pub unsafe fn get<'a>(self) -> &'a [u8] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.first, self.length) }
+    }
+}
 
 /// An encoded answer, owned by the plugin until it is released.
 #[repr(C)]

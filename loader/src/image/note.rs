@@ -56,7 +56,9 @@
 //!   arguments of clang's front end and its bitcode. Functions belong to units by their places in this list. What bodies refer
 //!   to is found in `.symtab`: what is hidden there or global (of what is weak and visible the process has one) has the
 //!   address that the table says, and a `thread_local` variable `x` of a unit with the suffix `.u0` is asked for by a function
-//!   `x.u0.tls`. A stub's name is the function's; stubs of weak functions are in no groups, so each has its slot, and of
+//!   `x.u0.tls`. What was compiled of them by then is linked in, and stands once more in the section [`BODIES_SECTION`], likewise
+//!   not allocated, so that it can be linked again with what comes later: a list of the slots of functions that were compiled
+//!   together and the object that they became. A stub's name is the function's; stubs of weak functions are in no groups, so each has its slot, and of
 //!   several ones the name means the first.
 
 use super::ImageError;
@@ -75,6 +77,8 @@ pub const NOTE_SECTION: &str = ".note.hotbed";
 pub const METADATA_SECTION: &str = ".hotbed";
 /// Section of the units whose functions are compiled later.
 pub const UNITS_SECTION: &str = ".hotbed.bitcode";
+/// Section of the objects that functions were compiled to.
+pub const BODIES_SECTION: &str = ".hotbed.bodies";
 /// Section of the hashes of the imports' names.
 pub const HASHES_SECTION: &str = ".note.hotbed.hashes";
 /// Where the hashes begin in that section.

@@ -58,8 +58,8 @@ pub(crate) struct Options {
     pub(crate) no_cache: bool,
     /// `--cache-dir DIR`.
     pub(crate) cache_dir: Option<&'static Path>,
-    /// `--lazy`, the last of it and `--eager`.
-    pub(crate) lazy: bool,
+    /// `--eager`, if it is the last of it and `--lazy`.
+    pub(crate) eager: bool,
     /// `--isolate`.
     pub(crate) isolate: bool,
     /// `--gdb`.
@@ -314,8 +314,8 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
         };
         let options = &mut parsed.options;
         match name {
-            "--eager" if joined.is_none() => options.lazy = false,
-            "--lazy" if joined.is_none() => options.lazy = true,
+            "--eager" if joined.is_none() => options.eager = true,
+            "--lazy" if joined.is_none() => options.eager = false,
             "--no-cache" if joined.is_none() => options.no_cache = true,
             "--isolate" if joined.is_none() => options.isolate = true,
             "--gdb" if joined.is_none() => options.gdb = true,

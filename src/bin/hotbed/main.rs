@@ -69,7 +69,8 @@ fn dispatch(arguments: &[&'static CStr], started: Instant) -> Outcome {
     match (command, rest) {
         (b"run", rest) => run::run(rest, started),
         (b"explain", rest) => Outcome::Status(explain::explain(rest)),
-        (b"worker", [descriptor]) => Outcome::Status(worker::serve(descriptor)),
+        (b"worker", [descriptor]) => Outcome::Status(worker::serve(descriptor, hotbed::worker::serve)),
+        (b"keep", [descriptor]) => Outcome::Status(worker::serve(descriptor, hotbed::keeper::serve)),
         (b"image", [sub, rest @ ..]) if *sub == c"build" => Outcome::Status(image::build(rest, started)),
         _ => Outcome::Status(usage::command(arguments)),
     }

@@ -8,6 +8,7 @@ use crate::{Outcome, Status, console, usage};
 use hotbed::{Image, Load, ProgramArguments, Runtime, SharedLibrary, Unit};
 use hotbed_loader::sys::start;
 use std::ffi::{CStr, c_char, c_int};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// A program that is loaded and waits to be entered. What it consists of is never unloaded.
@@ -43,6 +44,8 @@ fn prepare(arguments: &[&'static CStr], started: Instant) -> Result<Program, Sta
         timings::print_at_exit();
     }
     input::readable(&parsed)?;
+    // Registered before anything is loaded, so called when all of the program has ended.
+    start::at_exit(keep_compiled);
     let name = parsed.files().next().map_or(c"", |file| file.argument);
     // Constructors may look, so the names change before anything is loaded.
     start::take_name(name);
@@ -62,9 +65,22 @@ fn prepare(arguments: &[&'static CStr], started: Instant) -> Result<Program, Sta
     if parsed.options.jitdump.is_some() {
         start::at_exit(close_dumps);
     }
+    let _ = RUNTIME.set((start::process_id(), runtime.clone()));
     // The program lives until the process ends; what glibc calls at exit ends its images.
     std::mem::forget((loaded, runtime));
     Ok(Program { entry, arguments: program })
+}
+
+/// The program's runtime, and the process that it was made in.
+static RUNTIME: OnceLock<(i32, Runtime)> = OnceLock::new();
+
+/// Has what was compiled while the program ran kept. What comes of that nobody waits for.
+extern "C" fn keep_compiled() {
+    if let Some((process, runtime)) = RUNTIME.get()
+        && *process == start::process_id()
+    {
+        let _ = runtime.keep_compiled();
+    }
 }
 
 /// Ends the dump for perf with the program.
@@ -93,7 +109,7 @@ fn load(runtime: &Runtime, parsed: &Arguments, totals: &mut Totals) -> Result<Ve
     let has_program = program.is_some();
     // Debuggers and profilers are told of images only, and a worker compiles whole ones.
     let options = &parsed.options;
-    let lazy = options.lazy && !options.isolate && !options.gdb && options.jitdump.is_none();
+    let lazy = !options.eager && !options.isolate && !options.gdb && options.jitdump.is_none();
     loads.extend(program.map(|program| {
         let program = program.entry(entry);
         if lazy { program.lazy().into() } else { program.into() }

@@ -18,7 +18,7 @@ Clang's flags mean what they mean to clang: -O2 -g -std=c++20 -DX -Iinc -Llib -l
 Options:
   --entry SYMBOL       the function to call [default: main]; its result is the exit status
   --lang LANG          language of sources and of standard input: c, c++, ir, bitcode, object, archive, image, shared
-  --eager, --lazy      compile whole units first [default], or each function when it is first called
+  --eager, --lazy      compile whole units first, or each function when it is first called [default]
   --no-cache           neither read nor write the store
   --cache-dir DIR      where the store is [default: $XDG_CACHE_HOME/hotbed or ~/.cache/hotbed]
   --isolate            compile in a worker process

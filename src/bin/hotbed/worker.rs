@@ -1,15 +1,16 @@
-//! `hotbed worker FD`: what a process is that compiles for another one; started by the library, not by people.
+//! `hotbed worker FD` and `hotbed keep FD`: what processes are that compile for another one, or keep what it has compiled;
+//! started by the library, not by people.
 
 use crate::{Status, console};
 use std::ffi::CStr;
 
-/// Serves requests that arrive on the descriptor until the other end is closed.
-pub(crate) fn serve(descriptor: &CStr) -> Status {
+/// Does with the descriptor what `serve` does.
+pub(crate) fn serve(descriptor: &CStr, serve: impl FnOnce(i32) -> std::io::Result<()>) -> Status {
     let Some(number) = descriptor.to_str().ok().and_then(|text| text.parse().ok()) else {
         console::say(&format!("error: {} is no descriptor", descriptor.to_string_lossy()));
         return Status::Usage;
     };
-    match hotbed::worker::serve(number) {
+    match serve(number) {
         Ok(()) => Status::Success,
         Err(error) => {
             console::say(&format!("worker: {error}"));

@@ -48,11 +48,12 @@ fn sqlite() {
         let module = modules.swap_remove(1);
         let (opening, mut unit) = best(5, || open(&module, ".u1", true));
         let (data, _) = best(3, || unit.data().unwrap().compile().unwrap().len());
-        let (stubs, object) = best(5, || stub_object(unit.facts(), 1, ".u1").unwrap());
+        let (stubs, object) =
+            best(5, || stub_object(unit.facts(), 1, ".u1", &std::collections::HashSet::new()).unwrap());
         let (checking, _) = best(5, || check_object(&object).unwrap());
         let arguments = module.arguments.iter().map(String::as_str).collect();
         let kept = [Kept { name: "a", suffix: &suffix(1), arguments, bitcode: &module.bitcode }];
-        let (head, _) = best(5, || head::head_object(&kept).unwrap());
+        let (head, _) = best(5, || head::head_object(&kept, &[]).unwrap());
         println!(
             "open {opening:.2}, data {data:.2}, stubs {stubs:.2} ({} functions, {} bytes), checked {checking:.2}, head {head:.2}",
             unit.facts().functions().count(),
