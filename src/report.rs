@@ -28,6 +28,18 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds what was done once more for the same unit.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.counts.units_compiled += more.counts.units_compiled;
+        self.counts.functions_compiled += more.counts.functions_compiled;
+        self.counts.images_linked += more.counts.images_linked;
+        self.phases.frontend_ms += more.phases.frontend_ms;
+        self.phases.codegen_ms += more.phases.codegen_ms;
+        self.phases.link_ms += more.phases.link_ms;
+        self.back_end_loaded |= more.back_end_loaded;
+        self.log.extend(more.log);
+    }
+
     /// Takes over what a back end says; its dependencies stay.
     pub(crate) fn absorb(&mut self, reply: &mut Reply) {
         self.back_end_loaded = true;

@@ -1,7 +1,7 @@
 //! Libraries found on demand: `--autoload` and `Runtime::builder().autoload(true)`, against programs that are linked with
 //! the library.
 
-use crate::support::{End, Outcome, Scratch, execute, finish, hotbed, shared_library, timing};
+use crate::support::{End, Outcome, Scratch, execute, finish, hotbed, kept, shared_library, timing};
 use hotbed::{Observer, Runtime, Source};
 use std::path::PathBuf;
 use std::process::Command;
@@ -58,7 +58,9 @@ fn a_library_of_the_system_is_found_cold_and_warm() {
         let got = run(&["--autoload"]);
         got.assert_same(&want, round);
         assert!(got.stderr.contains("libz.so") && got.stderr.contains(" for crc32\n"), "{}", got.stderr);
-        assert_eq!(timing(&got.stderr, "backend_loaded"), "false", "the image is there since it was refused");
+        assert_eq!(timing(&got.stderr, "units_compiled"), "0", "the image is there since it was refused");
+        assert_eq!(timing(&got.stderr, "backend_loaded"), (round == "cold").to_string(), "{round}");
+        kept(&scratch.join("store"));
     }
 }
 

@@ -4,7 +4,9 @@
 //! The library's part runs in a process of its own, a host that has all kinds of the same code loaded at the same time;
 //! it calls `main` of each.
 
-use crate::support::{Child, Outcome, Scratch, archive, child_flush, execute, finish, hotbed, task, timing};
+use crate::support::{
+    Child, Outcome, Scratch, archive, child_flush, execute, finish, hotbed, kept, task, timing,
+};
 use hotbed::{Archive, Image, Lang, Program, Runtime, Source, Unit};
 use std::ffi::{c_char, c_int};
 use std::path::{Path, PathBuf};
@@ -100,6 +102,7 @@ fn check(name: &str) {
     cold.assert_same(&want, &paths("source, cold"));
     assert_eq!(timing(&cold.stderr, "units_compiled"), sources.len().to_string());
     assert_eq!(timing(&cold.stderr, "backend_loaded"), "true");
+    kept(&scratch.join("store"));
     for round in ["source, warm", "source, warmer"] {
         let warm = run(&scratch, &library, &library.flags, &sources);
         warm.assert_same(&want, &paths(round));

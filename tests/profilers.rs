@@ -60,7 +60,8 @@ fn perf_finds_units_in_the_store_by_file_name() {
     let store = scratch.join("store");
     for (round, flags) in [("cold", "-g"), ("warm", "-g"), ("without debug information", "-g0")] {
         let data = scratch.join("perf.data");
-        let arguments = ["run", "-O1", flags, "--cache-dir"].map(OsStr::new);
+        // Fresh code is in no file.
+        let arguments = ["run", "--eager", "-O1", flags, "--cache-dir"].map(OsStr::new);
         recorded(&data, &[&arguments[..], &[store.as_ref(), source.as_ref()]].concat());
         let samples = script(&data, "ip,sym,dso");
         let own = count(&samples, "busy_inside");

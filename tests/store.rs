@@ -1,7 +1,7 @@
 //! The store: a warm start compiles nothing and opens no back end; what has changed is compiled again; whatever is wrong with
 //! the store itself, programs run.
 
-use crate::support::{End, Outcome, Scratch, finish, hotbed, timing};
+use crate::support::{End, Outcome, Scratch, finish, hotbed, kept, timing};
 use hotbed::{Observer, Runtime, Source};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,7 @@ impl Bed {
         }
         assert_eq!(timing(&got.stderr, "backend_loaded"), compiled.to_string());
         assert_eq!(timing(&got.stderr, "images_mapped"), "1");
+        kept(&self.store());
         got.stderr
     }
 

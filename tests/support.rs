@@ -7,6 +7,6 @@ mod scratch;
 mod tools;
 
 pub(crate) use child::{Child, flush as child_flush, task};
-pub(crate) use process::{End, Outcome, finish, finish_within, hotbed, timing};
+pub(crate) use process::{End, Outcome, finish, finish_within, hotbed, kept, timing};
 pub(crate) use scratch::Scratch;
 pub(crate) use tools::{archive, clang, clangxx, execute, object, shared_library};

@@ -19,7 +19,7 @@ mod tests;
 pub use code::{CodeFile, LoadedCode};
 pub use error::DebugError;
 pub use frames::Frame;
-pub(crate) use frames::{in_image, in_process};
+pub(crate) use frames::{in_body, in_image, in_process};
 
 use crate::image::{Image, ImageSource};
 use crate::sys::files;

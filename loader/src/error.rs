@@ -54,6 +54,12 @@ pub enum LoadError {
         /// Where they were looked for, in this order.
         asked: Vec<Layer>,
     },
+    /// A library that is opened for the image calls it before it is bound, and so before its functions can be compiled.
+    #[error("cannot load {unit}: a library that it needs calls it before its functions can be compiled")]
+    CalledEarly {
+        /// Name of the unit.
+        unit: String,
+    },
     /// An image that this one is bound to was being started by another thread, which failed.
     #[error("cannot load {unit}: a unit that it uses could not be initialised")]
     Uninitialised {

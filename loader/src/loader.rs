@@ -25,7 +25,7 @@ use crate::image::symbols::{Name, PartialHash};
 use crate::image::{self, Image, ImageSource, registry};
 use crate::layers::readers::Section;
 use crate::layers::{Common, DEFAULT_ORDER, Held, Host, Layer, Layers, Party, Query, Resolution, Space};
-use crate::slots::Materializer;
+use crate::slots::{Materializer, locate};
 use crate::sys::arguments::ProgramArguments;
 use parking_lot::Mutex;
 use std::fmt;
@@ -228,7 +228,10 @@ impl Loader {
     pub fn symbolize(&self, address: usize) -> Vec<Frame> {
         match registry::image_at(address) {
             Some(image) => debug::in_image(&image, address),
-            None => debug::in_process(address).into_iter().collect(),
+            None => match locate(address) {
+                Some(located) => vec![debug::in_body(&located, address)],
+                None => debug::in_process(address).into_iter().collect(),
+            },
         }
     }
 

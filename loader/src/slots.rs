@@ -11,11 +11,13 @@
 
 mod book;
 mod entry;
+mod locate;
 mod names;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use entry::connect;
+pub(crate) use locate::{Located, image_of, locate};
 
 use crate::image::bind::Slot;
 use crate::image::map::Mapped;

@@ -5,6 +5,8 @@ use super::Runtime;
 use crate::archive::{Claim, Registered, select};
 use crate::error::Error;
 use crate::namespace::Namespace;
+use crate::report::Report;
+use hotbed_loader::boundary::Request;
 use hotbed_loader::image::ImageSource;
 use hotbed_loader::store::Key;
 use hotbed_loader::sys::files;
@@ -22,6 +24,8 @@ use std::sync::Arc;
 pub(super) struct Piece {
     pub(super) name: String,
     pub(super) source: Source,
+    /// What it was made of, if it is a lazy image.
+    pub(super) request: Option<Arc<Request>>,
 }
 
 /// Where its contents are.
@@ -43,6 +47,8 @@ pub(super) struct Group<'a> {
     opened: Vec<Arc<Library>>,
     /// The right to load members of archives, once there was need for it.
     right: Option<ReentrantMutexGuard<'a, ()>>,
+    /// Pieces that were made once more, by their names.
+    remade: Vec<(String, Report)>,
 }
 
 /// A group that is loaded.
@@ -52,6 +58,8 @@ pub(super) struct Loaded<'a> {
     pulled: Vec<(Claim, Arc<Image>)>,
     /// Until the archives know what is loaded of them.
     right: Option<ReentrantMutexGuard<'a, ()>>,
+    /// What was made once more, and what that came to.
+    pub(super) remade: Vec<(String, Report)>,
 }
 
 impl Loaded<'_> {
@@ -64,7 +72,7 @@ impl Loaded<'_> {
 
     /// Unloads everything again.
     pub(super) fn undo(self) {
-        let Self { mut images, pulled, right } = self;
+        let Self { mut images, pulled, right, remade: _ } = self;
         let (claims, members): (Vec<_>, Vec<_>) = pulled.into_iter().unzip();
         images.extend(members);
         // What another thread has been bound to in the meantime stays as long as that.
@@ -118,7 +126,8 @@ fn exports(bytes: &[u8]) -> object::Result<Vec<String>> {
 
 impl<'a> Group<'a> {
     pub(super) fn new(runtime: &'a Runtime, namespace: &'a Namespace) -> Self {
-        Self { runtime, namespace, pieces: Vec::new(), pulled: Vec::new(), opened: Vec::new(), right: None }
+        let (pieces, pulled, opened) = (Vec::new(), Vec::new(), Vec::new());
+        Self { runtime, namespace, pieces, pulled, opened, right: None, remade: Vec::new() }
     }
 
     pub(super) fn add(&mut self, piece: Piece) {
@@ -131,7 +140,12 @@ impl<'a> Group<'a> {
     /// What is wrong with an image, or what nobody has; nothing is loaded then.
     pub(super) fn load(mut self) -> Result<Loaded<'a>, Error> {
         if self.pieces.is_empty() && self.pulled.is_empty() {
-            return Ok(Loaded { images: Vec::new(), pulled: Vec::new(), right: self.right });
+            return Ok(Loaded {
+                images: Vec::new(),
+                pulled: Vec::new(),
+                right: self.right,
+                remade: self.remade,
+            });
         }
         let _span = tracing::debug_span!("map").entered();
         let (mut in_memory, mut waited) = (false, false);
@@ -148,6 +162,9 @@ impl<'a> Group<'a> {
                     in_memory = true;
                     let pulled = self.pulled.iter_mut().map(|(_, piece)| piece);
                     self.pieces.iter_mut().chain(pulled).try_for_each(Piece::move_to_memory)?;
+                }
+                LoadError::CalledEarly { .. } if self.pieces.iter().any(|piece| piece.request.is_some()) => {
+                    self.make_whole()?;
                 }
                 LoadError::Unresolved { unit, symbols, asked } => {
                     let waits = !waited && self.right.is_none();
@@ -168,7 +185,24 @@ impl<'a> Group<'a> {
         let members = images.split_off(self.pieces.len());
         images.iter().chain(&members).for_each(|image| self.runtime.warn_of_allocator(image));
         let claims = self.pulled.into_iter().map(|(claim, _)| claim);
-        Ok(Loaded { images, pulled: claims.zip(members).collect(), right: self.right })
+        Ok(Loaded { images, pulled: claims.zip(members).collect(), right: self.right, remade: self.remade })
+    }
+
+    /// Has all that is lazy compiled whole.
+    fn make_whole(&mut self) -> Result<(), Error> {
+        for piece in &mut self.pieces {
+            let Some(request) = piece.request.take() else { continue };
+            self.runtime
+                .inner
+                .observer
+                .note(&format!("{}: compiled whole, for a library that it needs calls it first", piece.name));
+            let request = Arc::new(Request { lazy: false, ..(*request).clone() });
+            let made = self.runtime.make(&request, &Key::of(&request))?;
+            let path = made.path.unwrap_or_else(|| PathBuf::from(&piece.name));
+            piece.source = Source::Copy { file: made.image, path };
+            self.remade.push((piece.name.clone(), made.report));
+        }
+        Ok(())
     }
 
     /// Adds members of `archives` that define `symbols`, with what these need.
@@ -291,7 +325,7 @@ impl Runtime {
         let request = Arc::new(claim.compilation().request(&name, self.inner.color)?);
         let made = self.make(&request, &Key::of(&request))?;
         let path = made.path.unwrap_or_else(|| Path::new(&name).to_owned());
-        Ok(Piece { name, source: Source::Copy { file: made.image, path } })
+        Ok(Piece { name, source: Source::Copy { file: made.image, path }, request: None })
     }
 
     fn warn_of_allocator(&self, image: &Image) {
@@ -312,6 +346,7 @@ fn bind_error(pieces: &[Piece], error: LoadError) -> Error {
         LoadError::Map { unit, .. }
         | LoadError::Image { unit, .. }
         | LoadError::Unresolved { unit, .. }
+        | LoadError::CalledEarly { unit }
         | LoadError::Uninitialised { unit } => unit.clone(),
         LoadError::Library { needed_by: Some(unit), .. } => unit.clone(),
         _ => pieces.first().map(|piece| piece.name.clone()).unwrap_or_default(),

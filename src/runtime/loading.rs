@@ -130,7 +130,9 @@ impl Runtime {
         }
         let made = self.make_noting(&request, &key)?;
         let path = made.path.unwrap_or_else(|| PathBuf::from(&name));
-        let piece = Piece { name: name.clone(), source: Source::Copy { file: made.image, path } };
+        let source = Source::Copy { file: made.image, path };
+        let piece =
+            Piece { name: name.clone(), source, request: Some(request).filter(|request| request.lazy) };
         let (provenance, report) = (made.provenance, made.report);
         Ok(Ready { name, identity, provenance, report, what: What::Image(piece) })
     }
@@ -162,7 +164,7 @@ impl Runtime {
                 }
             }
         };
-        let piece = Piece { name: name.clone(), source };
+        let piece = Piece { name: name.clone(), source, request: None };
         Ok(Ready::new(name, identity, What::Image(piece)))
     }
 
@@ -220,10 +222,15 @@ impl Runtime {
         // The images may be bound to libraries, and libraries to images: what cannot be opened now can be then.
         let images_come = !places.is_empty();
         self.open_libraries(&all, &mut libraries, &mut bodies, images_come)?;
-        let loaded = group.load()?;
+        let mut loaded = group.load()?;
         if let Err(error) = self.open_libraries(&all, &mut libraries, &mut bodies, false) {
             loaded.undo();
             return Err(error);
+        }
+        for (name, report) in std::mem::take(&mut loaded.remade) {
+            if let Some(ready) = all.iter_mut().find(|ready| ready.name == name) {
+                ready.report.add(report);
+            }
         }
         for (at, image) in places.into_iter().zip(loaded.keep()) {
             all[at].report.times = image.times();

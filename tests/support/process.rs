@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,6 +109,17 @@ pub(crate) fn hotbed(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> 
     let mut command = Command::new(env!("CARGO_BIN_EXE_hotbed"));
     command.args(arguments);
     command
+}
+
+/// Waits until what runs have compiled is in the store.
+#[track_caller]
+pub(crate) fn kept(store: &Path) {
+    let end = Instant::now() + Duration::from_secs(60);
+    let at_work = || std::fs::read_dir(store.join("keeping")).is_ok_and(|mut files| files.next().is_some());
+    while at_work() {
+        assert!(Instant::now() < end, "what a run has compiled is not kept");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The value of `key` in the last object that `--timings=json` has printed.

@@ -2,6 +2,7 @@
 
 use super::code::LoadedCode;
 use crate::image::Image;
+use crate::slots::Located;
 use crate::sys::libraries;
 use std::fmt;
 use std::path::PathBuf;
@@ -39,6 +40,14 @@ pub(crate) fn in_image(image: &Image, address: usize) -> Vec<Frame> {
         frame.unit = Some(image.name().to_owned());
     }
     frames
+}
+
+/// The frame at `address`, which is in code that was compiled for a function.
+pub(crate) fn in_body(located: &Located, address: usize) -> Frame {
+    let unit = Some(located.image.name().to_owned());
+    let mut frame = Frame { unit, offset: address - located.body, ..Frame::default() };
+    frame.name(&located.name);
+    frame
 }
 
 /// The frames at `address`, which is in `code`, by its file; none when that has nothing to say.

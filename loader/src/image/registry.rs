@@ -323,6 +323,15 @@ pub(crate) fn for_each(mut visit: impl FnMut(Arc<Image>)) {
     }
 }
 
+/// The code that was linked together with that at an address, if it is fresh code.
+pub(crate) fn fresh_link(address: usize) -> Option<Range<usize>> {
+    match Owner::of(tree::owner(address)?) {
+        // SAFETY: whoever made it known has promised that it is as it says.
+        Owner::Fresh(fresh) => unsafe { fresh.area().find(address) }.map(|(linked, _)| linked),
+        Owner::Image(_) | Owner::Crowd(_) => None,
+    }
+}
+
 /// The image at an address, unless it is ending.
 pub(crate) fn image_at(address: usize) -> Option<Arc<Image>> {
     let image = find(address)?.image.lock().upgrade()?;

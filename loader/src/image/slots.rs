@@ -140,6 +140,14 @@ impl Tables {
         }
     }
 
+    /// The address of a function: that of its stub.
+    pub(crate) fn stub(&self, place: &Place, number: u32) -> Option<usize> {
+        const FIELD: u64 = 8;
+        let distance = self.records.get(number as usize * 4 + 2)?.cast_signed();
+        let field = self.records_at + u64::from(number) * FUNCTION_BYTES + FIELD;
+        (distance != 0).then(|| place.at(field.wrapping_add_signed(distance.into())))
+    }
+
     /// The name of a function.
     ///
     /// # Safety

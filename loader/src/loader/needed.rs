@@ -131,6 +131,9 @@ impl Loader {
         members: &mut [Member],
         files: &[LibraryFile],
     ) -> Result<(), LoadError> {
+        if let Some(member) = members.iter().find(|member| member.mapped.lazy.is_some()) {
+            return Err(LoadError::CalledEarly { unit: member.name.to_string() });
+        }
         let view = self.0.common.process.view();
         let mut early = Vec::with_capacity(members.len());
         // Images must not end while the lock is held.

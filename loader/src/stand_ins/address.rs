@@ -2,9 +2,11 @@
 
 use crate::image::elf::{SHN_ABS, STT_TLS, Symbol};
 use crate::image::{Image, registry};
+use crate::slots::{Located, locate};
 use crate::sys::linker::{self, AddressInfo, RTLD_DL_LINKMAP, RTLD_DL_SYMENT};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
+use std::sync::Arc;
 
 /// The symbol that an address of an image belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +37,19 @@ pub(super) fn nearest(image: &Image, address: usize) -> Option<Nearest> {
     best
 }
 
+/// The image that an address belongs to, which may be in code that was compiled for it; where that begins; and the address
+/// of the image that stands for it.
+pub(super) fn belonging(address: usize) -> Option<(Arc<Image>, Option<usize>, usize)> {
+    let own = registry::image_at(address);
+    if let Some(image) = own.clone().filter(|image| nearest(image, address).is_some()) {
+        return Some((image, None, address));
+    }
+    match locate(address) {
+        Some(Located { image, function, body, .. }) => Some((image, Some(body), function)),
+        None => own.map(|image| (image, None, address)),
+    }
+}
+
 /// The same as `dladdr` tells it.
 fn tell(image: &Image, address: usize, info: &mut AddressInfo) -> Option<Nearest> {
     let nearest = nearest(image, address);
@@ -53,10 +68,10 @@ fn tell(image: &Image, address: usize, info: &mut AddressInfo) -> Option<Nearest
 /// # Safety
 /// As for glibc's: `info` can be written to.
 pub(super) unsafe extern "C" fn dladdr(address: *const c_void, info: *mut AddressInfo) -> c_int {
-    match registry::image_at(address as usize) {
-        Some(image) => {
+    match belonging(address as usize) {
+        Some((image, _, address)) => {
             // SAFETY: the caller's promise.
-            tell(&image, address as usize, unsafe { &mut *info });
+            tell(&image, address, unsafe { &mut *info });
             1
         }
         // SAFETY: the caller's promise.
@@ -74,12 +89,12 @@ pub(super) unsafe extern "C" fn dladdr1(
     extra: *mut *mut c_void,
     flags: c_int,
 ) -> c_int {
-    let Some(image) = registry::image_at(address as usize) else {
+    let Some((image, _, address)) = belonging(address as usize) else {
         // SAFETY: the caller's promise.
         return unsafe { linker::dladdr1(address, info, extra, flags) };
     };
     // SAFETY: the caller's promise, here and below.
-    let nearest = tell(&image, address as usize, unsafe { &mut *info });
+    let nearest = tell(&image, address, unsafe { &mut *info });
     let more = match flags {
         RTLD_DL_SYMENT => {
             nearest.map_or(ptr::null_mut(), |nearest| ptr::from_ref(nearest.entry).cast_mut().cast())

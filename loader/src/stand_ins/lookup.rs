@@ -9,6 +9,7 @@ use super::handles::{self, Meaning};
 use super::{Special, errors, instead_of_process};
 use crate::image::symbols::Name;
 use crate::image::{Image, registry};
+use crate::slots::image_of;
 use crate::sys::linker;
 use std::arch::naked_asm;
 use std::ffi::{CStr, c_char, c_void};
@@ -63,7 +64,7 @@ unsafe fn find(
     // SAFETY: the caller's promise.
     let glibcs = |handle| unsafe { linker::symbol(handle, name, version) };
     let answer = |address: usize| ptr::without_provenance_mut(address);
-    let Some(asker) = registry::image_at(caller) else { return glibcs(handle) };
+    let Some(asker) = image_of(caller) else { return glibcs(handle) };
     // SAFETY: the caller's promise.
     let text = unsafe { CStr::from_ptr(name) };
     let Ok(plain) = text.to_str() else { return glibcs(handle) };

@@ -5,8 +5,9 @@
 
 use super::errors;
 use super::handles::{self, Meaning};
-use crate::image::{Image, registry};
+use crate::image::Image;
 use crate::loader::{search_of, seen_by};
+use crate::slots::image_of;
 use crate::sys::linker;
 use std::arch::naked_asm;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
@@ -25,7 +26,7 @@ pub(super) unsafe extern "C" fn dlopen(name: *const c_char, flags: c_int) -> *mu
 }
 
 unsafe extern "C" fn open(name: *const c_char, flags: c_int, caller: usize) -> *mut c_void {
-    let Some(asker) = registry::image_at(caller) else {
+    let Some(asker) = image_of(caller) else {
         // SAFETY: the caller's promise.
         return unsafe { linker::open(name, flags) };
     };

@@ -1,24 +1,24 @@
 //! Addresses as text: `backtrace_symbols` and `backtrace_symbols_fd`, in glibc's format.
 
-use super::address::nearest;
-use crate::image::{Image, registry};
+use super::address::{belonging, nearest};
 use crate::sys::linker;
 use std::ffi::{c_char, c_int, c_void};
 use std::io::Write;
 
-/// `FILE(SYMBOL+OFFSET)`, the offset as `show` has it. An address without a symbol is counted from where the file's
-/// addresses begin.
-fn place(image: &Image, address: usize, show: fn(usize) -> String) -> Vec<u8> {
+/// `FILE(SYMBOL+OFFSET)`, the offset as `show` has it; nothing where no image is. An address without a symbol is counted
+/// from where the file's addresses begin, or the function that it is in.
+fn place(address: usize, show: fn(usize) -> String) -> Option<Vec<u8>> {
+    let (image, body, within) = belonging(address)?;
     let mut text = image.shown().label().to_bytes().to_vec();
-    let (name, start) = match nearest(image, address) {
-        Some(nearest) => (nearest.name, nearest.address),
-        None => (b"".as_slice(), image.mapped().place.base),
+    let (name, start) = match nearest(&image, within) {
+        Some(nearest) => (nearest.name, body.unwrap_or(nearest.address)),
+        None => (b"".as_slice(), body.unwrap_or(image.mapped().place.base)),
     };
     text.push(b'(');
     text.extend_from_slice(name);
     // Writing to a vector cannot fail.
     let _ = write!(text, "+{})", show(address.wrapping_sub(start)));
-    text
+    Some(text)
 }
 
 /// As C's `%#tx` has it: no mark in front of a zero.
@@ -52,10 +52,9 @@ pub(super) unsafe extern "C" fn backtrace_symbols(
     let addresses = unsafe { addresses(buffer, size) };
     let texts: Vec<Vec<u8>> = addresses
         .iter()
-        .map(|address| match registry::image_at(*address as usize) {
-            Some(image) => {
-                let mut text = place(&image, *address as usize, unmarked_zero);
-                let _ = write!(text, " [{address:p}]");
+        .map(|address| match place(*address as usize, unmarked_zero) {
+            Some(mut text) => {
+                let _ = write!(text, " [{:p}]", *address);
                 text
             }
             None => linker::describe(*address),
@@ -75,10 +74,9 @@ pub(super) unsafe extern "C" fn backtrace_symbols_fd(
 ) {
     // SAFETY: the caller's promise.
     for address in unsafe { addresses(buffer, size) } {
-        match registry::image_at(*address as usize) {
-            Some(image) => {
-                let mut text = place(&image, *address as usize, marked);
-                let _ = writeln!(text, "[{address:p}]");
+        match place(*address as usize, marked) {
+            Some(mut text) => {
+                let _ = writeln!(text, "[{:p}]", *address);
                 linker::write(descriptor, &text);
             }
             None => linker::write_description(*address, descriptor),
