@@ -22,7 +22,7 @@ use crate::unload::{self, Unload};
 use hotbed_loader::Loader;
 use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::store::Key;
-use parking_lot::{Condvar, Mutex, ReentrantMutex};
+use hotbed_loader::sys::sync::{Condvar, Mutex, ReentrantLock};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub(crate) struct Inner {
     loaded: Condvar,
     sequence: AtomicU64,
     /// The right to load members of archives, of one thread at a time: nobody must take the same member.
-    pulling: ReentrantMutex<()>,
+    pulling: ReentrantLock,
 }
 
 /// A namespace by its number, and a name in it.
@@ -75,7 +75,7 @@ impl Runtime {
     ) -> Self {
         let inner = |this: &WeakRuntime| Inner {
             namespace: Namespace::default_of(&loader, Weak::clone(this)),
-            pulling: ReentrantMutex::new(()),
+            pulling: ReentrantLock::default(),
             loader,
             back_ends,
             functions,
@@ -210,7 +210,7 @@ impl Runtime {
         let mut loading = self.inner.loading.lock();
         // All at once, so that nobody waits who has a part of them.
         while keys.iter().any(|key| loading.contains(key)) {
-            self.inner.loaded.wait(&mut loading);
+            loading = self.inner.loaded.wait(loading);
         }
         loading.extend(keys.iter().cloned());
         Turns { inner: &self.inner, keys }

@@ -1,6 +1,6 @@
 //! Work on several things at once.
 
-use parking_lot::Mutex;
+use hotbed_loader::sys::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Stack of a thread that compiles, in bytes: clang recurses as deep as its input, and untouched pages cost nothing.

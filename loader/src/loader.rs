@@ -27,7 +27,7 @@ use crate::layers::readers::Section;
 use crate::layers::{Common, DEFAULT_ORDER, Held, Host, Layer, Layers, Party, Query, Resolution, Space};
 use crate::slots::{Materializer, locate};
 use crate::sys::arguments::ProgramArguments;
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::fmt;
 use std::sync::{Arc, Weak};
 

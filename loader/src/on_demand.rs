@@ -33,10 +33,10 @@ mod update;
 
 use crate::libraries::{LibraryFile, SearchPath};
 use crate::sys::files::{self, FileStatus};
+use crate::sys::sync::{Mutex, RwLock};
 use choice::Candidate;
 use index::{DEFAULT, Damaged, Index};
 use interposers::is_interposer;
-use parking_lot::{Mutex, RwLock};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ pub mod reservation;
 pub(crate) mod signals;
 pub mod sockets;
 pub mod start;
+pub mod sync;
 pub mod threads;
 pub mod unwind;
 pub(crate) mod view;

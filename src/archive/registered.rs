@@ -8,7 +8,7 @@ use crate::namespace::Namespace;
 use hotbed_loader::Image;
 use hotbed_loader::boundary::{Content, Failure, FailureKind, Lang};
 use hotbed_loader::sys::files;
-use parking_lot::Mutex;
+use hotbed_loader::sys::sync::Mutex;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

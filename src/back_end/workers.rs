@@ -18,7 +18,7 @@ use hotbed_loader::sys::processes::{
     CHANNEL_DESCRIPTOR, Detached, DetachedProcess, LAST_WORDS, spawn_detached,
 };
 use hotbed_loader::sys::sockets::Channel;
-use parking_lot::Mutex;
+use hotbed_loader::sys::sync::Mutex;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

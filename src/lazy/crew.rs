@@ -5,9 +5,9 @@ use crate::back_end::{BackEnds, COMPILE_STACK};
 use hotbed_loader::boundary::{Bodies, FreshArea, FreshDefinition, FunctionCompiler, Others};
 use hotbed_loader::image::{FreshCode, SymbolKind};
 use hotbed_loader::sys::start::process_id;
+use hotbed_loader::sys::sync::{Condvar, Mutex};
 use hotbed_loader::sys::threads::spawn_quiet;
 use hotbed_loader::{Request, Slots};
-use parking_lot::{Condvar, Mutex};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -98,7 +98,8 @@ impl Crew {
                 continue;
             }
             jobs.idle += 1;
-            let late = self.more.wait_for(&mut jobs, IDLE).timed_out();
+            let late;
+            (jobs, late) = self.more.wait_for(jobs, IDLE);
             jobs.idle -= 1;
             if late && jobs.waiting.is_empty() {
                 jobs.threads -= 1;

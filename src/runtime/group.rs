@@ -10,11 +10,11 @@ use hotbed_loader::boundary::Request;
 use hotbed_loader::image::ImageSource;
 use hotbed_loader::store::Key;
 use hotbed_loader::sys::files;
+use hotbed_loader::sys::sync::ReentrantGuard;
 use hotbed_loader::{Image, Layer, Library, LoadError, Unresolved};
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, Sym};
-use parking_lot::ReentrantMutexGuard;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(super) struct Group<'a> {
     /// Held until the images are bound and hold what they are bound to.
     opened: Vec<Arc<Library>>,
     /// The right to load members of archives, once there was need for it.
-    right: Option<ReentrantMutexGuard<'a, ()>>,
+    right: Option<ReentrantGuard<'a>>,
     /// Pieces that were made once more, by their names.
     remade: Vec<(String, Report)>,
 }
@@ -57,7 +57,7 @@ pub(super) struct Loaded<'a> {
     pub(super) images: Vec<Arc<Image>>,
     pulled: Vec<(Claim, Arc<Image>)>,
     /// Until the archives know what is loaded of them.
-    right: Option<ReentrantMutexGuard<'a, ()>>,
+    right: Option<ReentrantGuard<'a>>,
     /// What was made once more, and what that came to.
     pub(super) remade: Vec<(String, Report)>,
 }
@@ -310,7 +310,7 @@ impl Runtime {
     }
 
     /// The right to load members of archives and to unload them.
-    pub(crate) fn right_to_pull(&self) -> ReentrantMutexGuard<'_, ()> {
+    pub(crate) fn right_to_pull(&self) -> ReentrantGuard<'_> {
         self.inner.pulling.lock()
     }
 

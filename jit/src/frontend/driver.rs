@@ -11,7 +11,7 @@ use super::headers::{self, RESOURCES};
 use super::messages::failure;
 use crate::shim::{Files, Job, Messages};
 use hotbed_loader::boundary::{Failure, FailureKind};
-use parking_lot::Mutex;
+use hotbed_loader::sys::sync::Mutex;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};

@@ -7,7 +7,7 @@ use super::messages::failure;
 use crate::parallel::in_parallel;
 use crate::shim::{File, Files, Job, JobKind, Messages, Object};
 use hotbed_loader::boundary::{Failure, FailureKind};
-use parking_lot::RwLock;
+use hotbed_loader::sys::sync::RwLock;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! Who compiles which functions of a unit: each is compiled once, by whoever claims it first, and others wait for that.
 
 use crate::split::Number;
-use parking_lot::{Condvar, Mutex};
+use hotbed_loader::sys::sync::{Condvar, Mutex};
 use std::collections::HashMap;
 
 /// The functions of a unit that are compiled or being compiled.
@@ -29,7 +29,7 @@ impl Claims {
         loop {
             match states.get(&function) {
                 Some(State::Done(address)) => return Err(*address),
-                Some(State::Claimed) => self.changed.wait(&mut states),
+                Some(State::Claimed) => states = self.changed.wait(states),
                 None => break,
             }
         }

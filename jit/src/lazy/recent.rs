@@ -4,7 +4,7 @@
 use super::link::Opened;
 use crate::session::fork;
 use hotbed_loader::image::note;
-use parking_lot::Mutex;
+use hotbed_loader::sys::sync::Mutex;
 
 /// By the checksum of the image.
 static LAST: Mutex<Option<([u8; 32], Vec<Opened>)>> = Mutex::new(None);

@@ -3,10 +3,10 @@
 
 use super::archive::check_archive;
 use hotbed_loader::sys::files::FileIdentity;
+use hotbed_loader::sys::sync::Mutex;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{Dyn, FileHeader};
 use object::{LittleEndian as LE, SymbolIndex};
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};

@@ -1,7 +1,7 @@
 //! lld, one link at a time, and its messages made readable.
 
 use crate::shim;
-use parking_lot::Mutex;
+use hotbed_loader::sys::sync::Mutex;
 
 /// lld keeps its state in globals.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

@@ -10,7 +10,7 @@ use crate::frontend;
 use crate::shim::{Bitcode, Messages};
 use hotbed_loader::boundary::{Content, Input, Lang};
 use hotbed_loader::image::FreshCode;
-use parking_lot::{Mutex, RwLock};
+use hotbed_loader::sys::sync::{Mutex, RwLock};
 use std::collections::HashMap;
 
 /// A fork closes the pieces of every arena in the process: tests that fork have this alone, those that look at where

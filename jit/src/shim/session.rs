@@ -1,7 +1,7 @@
 //! The functions of `shim/session*.cpp` as Rust sees them.
 
 use super::{Object, RawObject, Slice};
-use parking_lot::{Condvar, Mutex};
+use hotbed_loader::sys::sync::{Condvar, Mutex};
 use std::ffi::c_void;
 use std::marker::{PhantomData, PhantomPinned};
 use std::ops::Range;
@@ -234,7 +234,7 @@ pub(crate) unsafe fn waited<W>(work: W, call: impl FnOnce(RawDone, *mut c_void))
     loop {
         match result.take() {
             Some(result) => return result,
-            None => outcome.known.wait(&mut result),
+            None => result = outcome.known.wait(result),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::error::DebugError;
 use super::lines::Lines;
 use crate::image::note;
 use crate::sys::files;
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;

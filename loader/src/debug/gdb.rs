@@ -15,8 +15,8 @@ mod tests;
 
 use super::Note;
 use super::code::LoadedCode;
+use crate::sys::sync::Mutex;
 use interface::Registration;
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// So many files of one level make one of the next.

@@ -5,9 +5,9 @@ use super::error::DebugError;
 use super::frames::Frame;
 use super::symbols;
 use crate::error::demangle;
+use crate::sys::sync::Mutex;
 use addr2line::{Context, Location};
 use gimli::{EndianArcSlice, LittleEndian};
-use parking_lot::Mutex;
 use std::fmt;
 
 /// What is known of the code of one file. Addresses are the file's.

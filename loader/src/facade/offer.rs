@@ -13,7 +13,7 @@ use crate::image::map::Mapped;
 use crate::image::symbols::{Name, Symbols};
 use crate::image::{Image, SymbolKind, address_of, own_value};
 use crate::layers::Value;
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 

@@ -1,7 +1,7 @@
 //! Images that need each other in a circle end together: none may go before the last of them.
 
 use super::{Body, Image};
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 

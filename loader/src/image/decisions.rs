@@ -1,7 +1,7 @@
 //! Which of an image's shared definitions count, and what is used instead of those that do not.
 
 use crate::layers::Value;
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What was decided about every shared definition that somebody has asked for. What is known can be read without a

@@ -1,6 +1,6 @@
 //! Whether an image's constructors have run: others that find it meanwhile must wait.
 
-use parking_lot::{Condvar, Mutex};
+use crate::sys::sync::{Condvar, Mutex};
 use std::thread::ThreadId;
 
 /// The state of an image and those who wait for it.
@@ -35,7 +35,7 @@ impl Ready {
                 State::Ready => return true,
                 State::Failed => return false,
                 State::Starting(thread) if thread == std::thread::current().id() => return true,
-                State::Starting(_) => self.changed.wait(&mut state),
+                State::Starting(_) => state = self.changed.wait(state),
             }
         }
     }

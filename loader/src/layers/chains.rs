@@ -9,7 +9,7 @@
 //! are entered without being read.
 
 use super::readers::{Section, wait_for_readers};
-use parking_lot::{Mutex, MutexGuard};
+use crate::sys::sync::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// A hash as the tables have it.

@@ -5,7 +5,7 @@ use super::readers::Section;
 use super::{Found, Layer, Party, Value};
 use crate::image::SymbolKind;
 use crate::image::symbols::{Name, PartialHash};
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 
 /// The host's definitions. They are never taken back.
 #[derive(Default)]

@@ -7,8 +7,8 @@
 //! all the time do not keep it waiting.
 
 use crate::sys::fork_lock::ForkLock;
+use crate::sys::sync::MutexGuard;
 use crate::sys::threads::at_fork;
-use parking_lot::MutexGuard;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Once;

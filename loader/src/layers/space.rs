@@ -12,7 +12,7 @@ use crate::image::Image;
 use crate::image::elf::Symbol;
 use crate::image::symbols::{Name, PartialHash};
 use crate::image::versions::Version;
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};

@@ -6,7 +6,7 @@
 use crate::facade::{KeptFor, Offered};
 use crate::image::{Image, registry};
 use crate::sys::linker;
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;

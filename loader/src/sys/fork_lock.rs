@@ -1,11 +1,10 @@
 //! A lock that whoever forks takes before and gives back after, so that no child finds it taken by a thread that it does
 //! not have.
 //!
-//! The standard library's, because its state is one word: a child that gives it back wakes nobody. parking_lot keeps those
-//! who wait in a queue elsewhere, in the child too, where the lock would be handed to one of them for ever.
+//! Who waits for it in the parent is nobody in the child (`sync`), which gives it back all the same.
 
+use super::sync::{Mutex, MutexGuard};
 use std::cell::UnsafeCell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The lock.
 pub(crate) struct ForkLock<T: 'static> {
@@ -25,7 +24,7 @@ impl<T> ForkLock<T> {
 
     /// Takes it.
     pub(crate) fn lock(&'static self) -> MutexGuard<'static, T> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock.lock()
     }
 
     /// Takes it before a fork, after `change` has had its way.

@@ -1,6 +1,6 @@
 //! Mappings: address space that belongs to an image.
 
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -13,10 +13,10 @@
 //! Both symbols are weak: another compiler in the process, such as LLVM linked into the host, may have its own, and then
 //! there must be one list that all of them use. Two loaders share it in any case.
 
+use crate::sys::sync::Mutex;
 use crate::sys::{files, libraries};
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSymbol};
-use parking_lot::Mutex;
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::AsFd;

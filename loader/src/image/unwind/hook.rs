@@ -13,7 +13,7 @@ use crate::image::registry;
 use crate::image::symbols::Symbols;
 use crate::sys::libraries::{self, Loaded};
 use crate::sys::memory::{page_down, store_word};
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use std::ffi::{CString, c_int, c_void};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -7,7 +7,7 @@ use crate::image::versions::Version;
 use crate::layers::Value;
 use crate::layers::chains::{Chains, Link};
 use crate::layers::readers::Section;
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use smallvec::SmallVec;
 use std::sync::Arc;
 

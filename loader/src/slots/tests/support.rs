@@ -1,10 +1,10 @@
 //! Images whose functions wait for their bodies, and a materializer that finds these in the image itself.
 
 use crate::image::note::{self, LazyLayout};
+use crate::sys::sync::Mutex;
 use crate::testing::Folder;
 use crate::{Failure, Image, ImageSource, Loader, LoaderOptions, Materializer, Request, Slots};
 use object::{Object, ObjectSection};
-use parking_lot::Mutex;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
