@@ -18,6 +18,7 @@ mod groups;
 mod hostile_inputs;
 mod image_shape;
 mod inputs;
+mod lazy;
 mod libraries;
 mod library_paths;
 mod mutated;
