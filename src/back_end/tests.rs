@@ -5,7 +5,8 @@
 
 use super::*;
 use hotbed_loader::boundary::{
-    Argument, BUILD, Content, Counts, Dependency, Input, Lang, Phases, TABLE_SYMBOL, encode_answer,
+    Argument, BUILD, BackEndTable, Content, Counts, Dependency, Input, Lang, Phases, TABLE_SYMBOL,
+    encode_answer,
 };
 use hotbed_loader::sys::files;
 use std::os::fd::AsFd;
@@ -22,7 +23,7 @@ const PLUGIN: &str = r#"
 #include <sys/mman.h>
 #include <unistd.h>
 typedef struct { unsigned char *bytes; size_t length, capacity; int image; } Raw;
-typedef struct { size_t size; const char *build; Raw (*compile)(const void *, size_t); void (*release)(Raw); } Table;
+typedef struct { size_t size; const char *build; Raw (*compile)(const void *, size_t); void *others[OTHERS]; void (*release)(Raw); } Table;
 static const unsigned char answer[] = { ANSWER };
 static int has(const void *p, size_t n, const char *word) { return memmem(p, n, word, strlen(word)) != 0; }
 static volatile int deep(volatile int n) { volatile char b[4096]; b[0] = n; return deep(n + 1) + b[0]; }
@@ -39,7 +40,7 @@ static Raw compile(const void *p, size_t n) {
   return raw;
 }
 static void release(Raw raw) { free(raw.bytes); }
-static const Table table = { sizeof(Table), BUILD, compile, release };
+static const Table table = { sizeof(Table), BUILD, compile, .release = release };
 const Table *hotbed_back_end(void) { return &table; }
 "#;
 
@@ -70,6 +71,8 @@ impl Fake {
             .args(["-w", "-shared", "-fPIC", "-O0", "-o"])
             .arg(&plugin)
             .arg(format!("-DBUILD=\"{build}\""))
+            // What the table has besides, which is all for functions one by one.
+            .arg(format!("-DOTHERS={}", size_of::<BackEndTable>() / size_of::<usize>() - 4))
             .arg(folder.join("plugin.c"))
             .status()
             .unwrap();
