@@ -176,10 +176,13 @@ fn a_dying_worker_has_last_words_and_a_successor() {
     let worker = process_of(back_ends.compile(&fake.request("int x;")).unwrap());
     // SAFETY: sends a signal; the number is that of a worker of this test, which nothing else ends.
     assert_eq!(unsafe { libc::kill(worker as i32, libc::SIGKILL) }, 0);
-    // A process loses its memory first and its sockets later; a zombie, or nobody, has lost all.
+    // A process loses its memory first and its sockets later, with its last thread; a zombie that is alone, or nobody, has
+    // lost all.
     let gone = || {
         let status = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
-        status.rsplit(") ").next().is_none_or(|state| state.is_empty() || state.starts_with(['Z', 'X']))
+        let threads = std::fs::read_dir(format!("/proc/{worker}/task")).map_or(0, Iterator::count);
+        let ended = |state: &str| state.is_empty() || state.starts_with(['Z', 'X']);
+        threads < 2 && status.rsplit(") ").next().is_none_or(ended)
     };
     let deadline = Instant::now() + Duration::from_secs(10);
     while !gone() && Instant::now() < deadline {
