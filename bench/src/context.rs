@@ -164,9 +164,15 @@ impl Context {
 }
 
 impl Library {
-    /// Everything a compiler driver needs to build the program unoptimised and without warnings: flags, sources, libraries.
+    /// What [`Library::arguments`] gives, unoptimised.
     pub(crate) fn program_arguments(&self) -> Vec<OsString> {
-        let mut arguments = vec![OsString::from("-w"), OsString::from("-O0")];
+        self.arguments("-O0")
+    }
+
+    /// Everything a compiler driver needs to build the program at a level of optimisation and without warnings: flags,
+    /// sources, libraries.
+    pub(crate) fn arguments(&self, level: &str) -> Vec<OsString> {
+        let mut arguments = vec![OsString::from("-w"), OsString::from(level)];
         arguments.extend_from_slice(&self.flags);
         arguments.extend_from_slice(&self.files);
         arguments.push(self.program.clone());

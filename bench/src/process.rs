@@ -35,6 +35,19 @@ pub(crate) fn output_of(command: &mut Command) -> Result<Output> {
     Ok(Output { output: output.stdout, errors })
 }
 
+/// Runs a program whose output is not wanted, and gives what it wrote to its standard error.
+///
+/// # Errors
+/// When it cannot be started or does not end with status 0.
+pub(crate) fn errors_of(command: &mut Command) -> Result<String> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let output = child
+        .and_then(std::process::Child::wait_with_output)
+        .map_err(|error| format!("cannot run {}: {error}", line_of(command)))?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(errors) } else { Err(failure(command, output.status, &errors).into()) }
+}
+
 /// What a program wrote.
 pub(crate) struct Output {
     /// To its standard output.

@@ -6,6 +6,10 @@ mod calls;
 pub(crate) mod compile;
 mod image;
 mod images;
+mod lazy_runs;
+mod lazy_sessions;
+mod lazy_steady;
+mod lazy_units;
 mod load;
 mod lookup;
 mod scale;
@@ -43,6 +47,18 @@ pub(crate) const ALL: &[Row] = &[
     scale::UNITS_100000,
     scale::UNLOAD_MEMORY,
     scale::UNLOAD_MAPPINGS,
+    lazy_runs::SQLITE_BC_LLI,
+    lazy_runs::SQLITE_BC_MCJIT,
+    lazy_runs::SQLITE_SRC_O0,
+    lazy_runs::SQLITE_SRC_O2,
+    lazy_units::ALL_CALLED,
+    lazy_units::FEW_CALLED,
+    lazy_sessions::SMALL_FUNCTION,
+    lazy_sessions::FUNCTIONS_100000,
+    lazy_sessions::MAPPINGS_100000,
+    lazy_steady::STEADY,
+    lazy_runs::SECOND_RUN,
+    lazy_units::TWO_THREADS,
 ];
 
 /// Every side that has a process of its own.
@@ -58,4 +74,5 @@ pub(crate) const SIDES: &[Side] = &[
     throw::AFTER_LOADS,
     scale::UNITS,
     scale::UNLOADS,
+    lazy_sessions::FUNCTIONS,
 ];

@@ -51,12 +51,13 @@ pub(super) const WARM_COMPILES: Row = Row {
 };
 
 /// The libraries of [`warm_compiles`].
-const LIBRARIES: [&str; 7] = ["sqlite3", "lua", "flecs", "zlib", "stb_image", "imgui", "miniaudio"];
+pub(super) const LIBRARIES: [&str; 7] =
+    ["sqlite3", "lua", "flecs", "zlib", "stb_image", "imgui", "miniaudio"];
 
 const HELLO: &str = "#include <stdio.h>\nint main(void) { puts(\"hi\"); return 0; }\n";
 
 /// How long a file must lie still before the store trusts what it remembers of it, and a little more.
-const SETTLED: Duration = Duration::from_millis(2500);
+pub(super) const SETTLED: Duration = Duration::from_millis(2500);
 
 fn hello_exe(context: &Context) -> Result<Outcome> {
     let source = context.write("hello.c", HELLO)?;
@@ -149,7 +150,10 @@ fn warm_run<'a>(
 }
 
 /// What clang makes of `arguments`; the inner error says that clang is missing.
-fn executable(context: &Context, arguments: &[OsString]) -> Result<std::result::Result<PathBuf, String>> {
+pub(super) fn executable(
+    context: &Context,
+    arguments: &[OsString],
+) -> Result<std::result::Result<PathBuf, String>> {
     let output = context.scratch_path("executable");
     match clang(arguments) {
         Ok(mut clang) => {
@@ -161,7 +165,7 @@ fn executable(context: &Context, arguments: &[OsString]) -> Result<std::result::
 }
 
 /// Both sides of a row do the same work: they print the same.
-fn expect_same(warm: &[u8], executable: &Path) -> Result<()> {
+pub(super) fn expect_same(warm: &[u8], executable: &Path) -> Result<()> {
     let same = output_of(&mut Command::new(executable))?.output == warm;
     same.then_some(()).ok_or_else(|| "the program prints something else than its executable".into())
 }
