@@ -189,6 +189,13 @@ hb_object *hb_compile(hb_files *files, const hb_slice *arguments, size_t count, 
   return messages->failed ? nullptr : object.release();
 }
 
+// An object with a copy of these bytes, for what needs no run. Owned, hb_object_free.
+hb_object *hb_object_of(hb_slice bytes) {
+  auto object = std::make_unique<hb_object>();
+  object->bytes.assign(bytes.data, bytes.data + bytes.size);
+  return object.release();
+}
+
 void hb_object_free(hb_object *object) { delete object; }
 
 // Borrowed from `object`.

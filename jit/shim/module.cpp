@@ -1,6 +1,7 @@
 // What IR and bitcode go through before they are compiled: read, verified, brought from PIE to PIC.
 #include "shim.h"
 
+#include "llvm/Bitcode/BitcodeReader.h"
 #include "llvm/Bitcode/BitcodeWriter.h"
 #include "llvm/IR/DebugInfo.h"
 #include "llvm/IR/DiagnosticInfo.h"
@@ -11,6 +12,7 @@
 #include "llvm/IR/Module.h"
 #include "llvm/IR/Verifier.h"
 #include "llvm/IRReader/IRReader.h"
+#include "llvm/Support/Error.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/SourceMgr.h"
 #include "llvm/Support/raw_ostream.h"
@@ -141,6 +143,16 @@ hb_bitcode *hb_bitcode_prepare(hb_slice bytes, hb_slice name, hb_messages *messa
     return nullptr;
   }
   return messages->failed ? nullptr : result.release();
+}
+
+// Whether bytes are bitcode of this version of LLVM: nothing in it has to be upgraded. Any thread.
+bool hb_bitcode_is_current(hb_slice bytes) {
+  auto producer = getBitcodeProducerString(MemoryBufferRef(text(bytes), ""));
+  if (!producer) {
+    consumeError(producer.takeError());
+    return false;
+  }
+  return *producer == "LLVM" LLVM_VERSION_STRING;
 }
 
 // Whether assembly in it has the assembler read files.

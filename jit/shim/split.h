@@ -68,6 +68,7 @@ struct hb_split {
   bool trusted = false; // LLVM itself made the bitcode just now: it is not verified
   bool far = false;     // pieces may be further than 2 GiB from each other
   bool broken = false;
+  bool reads_files = false; // assembly that was seen so far has the assembler do that
   std::vector<uint32_t> calls, mentions; // of the body that was asked for last
 
   const hb_symbol *symbol(const llvm::Value *value) const {

@@ -279,12 +279,16 @@ bool hotbed::open(hb_split &split, MemoryBufferRef bitcode, std::string &reason)
     reason = ("is for " + target.getArchName() + ", this is " + host.getArchName()).str();
     return false;
   }
+  // Assembly is parsed for the target that the module names.
+  if (target.getArch() == Triple::UnknownArch)
+    module.setTargetTriple(host);
   if (Error error = module.materializeMetadata())
     return refuse(std::move(error));
   // Debug information of another version is taken out.
   split.debug_info = !module.getNamedMetadata("llvm.dbg.cu") ||
                      getDebugMetadataVersionFromModule(module) == DEBUG_METADATA_VERSION;
   if (!split.trusted) {
+    split.reads_files = hotbed::reads_files(module.getModuleInlineAsm());
     raw_string_ostream out(reason);
     bool broken_debug_info = false;
     if (verifyModule(module, &out, &broken_debug_info)) {
@@ -332,6 +336,9 @@ hb_split *hb_split_open(hb_slice bitcode, hb_slice name, hb_slice suffix, const 
     (void)split.release(); // what the interrupted run still refers to must not be freed under it
   return nullptr;
 }
+
+// Whether assembly has the assembler read files, in what was seen so far of a unit that is not trusted.
+bool hb_split_reads_files(const hb_split *split) { return split->reads_files; }
 
 // Pieces go first.
 void hb_split_free(hb_split *split) {

@@ -64,6 +64,7 @@ bool prepare(StringRef bitcode, const std::string &name, bool trusted, SmallVect
     return false;
   }
   reason.clear();
+  hotbed::to_pic(module);
   run_passes(module);
   raw_svector_ostream stream(result);
   WriteBitcodeToFile(module, stream);

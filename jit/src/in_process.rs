@@ -92,7 +92,7 @@ pub(crate) fn build(request: &Request, form: Form) -> Result<Built, Failure> {
     let place = Place { directory: &request.directory, environment: &request.environment };
 
     let start = Instant::now();
-    let sources = prepare_sources(request, &mut dependencies)?;
+    let sources = prepare_sources(request, form, &mut dependencies)?;
     reply.phases.frontend_ms = start.elapsed().as_secs_f64() * 1e3;
     let compiled = compile_sources(request, &sources, &place, form, &mut reply, &mut dependencies)?;
     let start = Instant::now();
@@ -101,6 +101,7 @@ pub(crate) fn build(request: &Request, form: Form) -> Result<Built, Failure> {
         (Some(compiled), Form::Object) => Made::whole(compiled),
         (Some(compiled), Form::Bitcode) => lazy::divide(compiled, &sources)?,
     };
+    reply.reproducible &= !made.opened.iter().any(Opened::reads_files);
     reply.phases.codegen_ms += start.elapsed().as_secs_f64() * 1e3;
 
     let cpu = compiled.as_ref().map_or_else(|| "x86-64".to_owned(), |compiled| compiled.cpu.clone());
@@ -194,11 +195,12 @@ fn flags(request: &Request) -> impl Iterator<Item = &str> + Clone {
 /// The inputs that go through the front end.
 fn prepare_sources<'a>(
     request: &'a Request,
+    form: Form,
     dependencies: &mut BTreeSet<Dependency>,
 ) -> Result<Vec<Prepared<'a>>, Failure> {
     let mut sources = Vec::new();
     for input in request.inputs() {
-        let Some(source) = frontend::prepare(input, &request.directory)? else { continue };
+        let Some(source) = frontend::prepare(input, &request.directory, form)? else { continue };
         // A module is read here; clang then sees a file in memory, which it does not report.
         if let (true, Content::File(path)) = (source.contents.is_some(), &input.content) {
             dependencies.insert(Dependency::File(path.clone()));

@@ -174,6 +174,7 @@ unsafe extern "C" {
         color: bool,
         messages: *mut RawMessages,
     ) -> *mut RawObject;
+    fn hb_object_of(bytes: Slice<'_>) -> *mut RawObject;
     fn hb_object_free(object: *mut RawObject);
     fn hb_object_bytes<'a>(object: *const RawObject) -> Slice<'a>;
     fn hb_object_differs_each_time(object: *const RawObject) -> bool;
@@ -181,6 +182,7 @@ unsafe extern "C" {
     fn hb_object_codegen_ms(object: *const RawObject) -> f64;
 
     fn hb_bitcode_prepare(bytes: Slice<'_>, name: Slice<'_>, messages: *mut RawMessages) -> *mut RawBitcode;
+    fn hb_bitcode_is_current(bytes: Slice<'_>) -> bool;
     fn hb_bitcode_free(bitcode: *mut RawBitcode);
     fn hb_bitcode_reads_files(bitcode: *const RawBitcode) -> bool;
     fn hb_bitcode_bytes<'a>(bitcode: *const RawBitcode) -> Slice<'a>;
@@ -366,6 +368,12 @@ pub(crate) enum JobKind {
 }
 
 impl Object {
+    /// A copy of bytes for which the front end need not run.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        // SAFETY: the borrow outlives the call, and the result is owned.
+        unsafe { Self::own(hb_object_of(bytes.into())) }
+    }
+
     /// The relocatable ELF file.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: alive and borrowed as long as the result.
@@ -387,6 +395,12 @@ impl Object {
 }
 
 impl Bitcode {
+    /// Whether bytes are bitcode of this version of LLVM.
+    pub(crate) fn is_current(bytes: &[u8]) -> bool {
+        // SAFETY: the borrow outlives the call.
+        unsafe { hb_bitcode_is_current(bytes.into()) }
+    }
+
     /// Reads and verifies IR or bitcode and makes it position-independent; none after an error.
     pub(crate) fn prepare(bytes: &[u8], name: &str, messages: &Messages) -> Option<Self> {
         // SAFETY: all borrows outlive the call, and the result is owned.

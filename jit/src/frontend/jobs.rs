@@ -1,9 +1,9 @@
 //! Runs of clang's front end, several at once when a unit has several sources.
 
-use super::Prepared;
 use super::driver::{Answer, Piece, Place, ask};
 use super::headers::{self, RESOURCES};
 use super::messages::failure;
+use super::{Contents, Prepared};
 use crate::parallel::in_parallel;
 use crate::shim::{File, Files, Job, JobKind, Messages, Object};
 use hotbed_loader::boundary::{Failure, FailureKind};
@@ -73,7 +73,8 @@ pub(crate) fn compile(
         })
         .collect();
     let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
-    let objects = run(&files, &answer.jobs, form, color)
+    let modules: Vec<Option<&[u8]>> = sources.iter().map(|source| module(source, form)).collect();
+    let objects = run(&modules, &files, &answer.jobs, form, color)
         .map_err(|(index, messages)| {
             let path = sources.get(index).map_or("", |source| source.path.as_ref());
             failure(FailureKind::Compile, &format!("compile {path}"), &messages)
@@ -168,18 +169,35 @@ fn is_standard_of_other(flag: &str, language: &str) -> bool {
     standard.is_some_and(|standard| standard.contains("++") != (language == "c++") && language != "ir")
 }
 
+/// The module of a source that is one already, if a module is wanted: the front end would only read it and write it once
+/// more.
+fn module<'a>(source: &'a Prepared<'_>, form: Form) -> Option<&'a [u8]> {
+    let contents = source.contents.as_ref().filter(|_| form == Form::Bitcode)?;
+    matches!(contents, Contents::Bitcode(_) | Contents::Unread(_)).then(|| contents.bytes())
+}
+
 /// An object and what was said of it.
 type Outcome = (Object, Messages);
 
-/// Runs the jobs, several at once. After an error none is begun any more; then gives the number of the first job that failed
+/// Runs the jobs of sources that are no modules, several at once. After an error none is begun any more; then gives the number of the first job that failed
 /// and what was said of it.
-fn run(files: &Files, jobs: &[Job], form: Form, color: bool) -> Result<Vec<Outcome>, (usize, Messages)> {
+fn run(
+    modules: &[Option<&[u8]>],
+    files: &Files,
+    jobs: &[Job],
+    form: Form,
+    color: bool,
+) -> Result<Vec<Outcome>, (usize, Messages)> {
     let alone = jobs.iter().any(|job| job.arguments.iter().any(|argument| argument == "-mllvm"));
     let _shared = (!alone).then(|| LLVM_OPTIONS.read());
     let _exclusive = alone.then(|| LLVM_OPTIONS.write());
     in_parallel(jobs.len(), alone, |number| {
         let messages = Messages::new();
-        match files.compile(&jobs[number].arguments[1..], form == Form::Bitcode, color, &messages) {
+        let made = match modules[number] {
+            Some(module) => Object::of(module),
+            None => files.compile(&jobs[number].arguments[1..], form == Form::Bitcode, color, &messages),
+        };
+        match made {
             Some(object) => Ok((object, messages)),
             None => Err(messages),
         }

@@ -1,6 +1,7 @@
 //! What lies between a request's inputs and clang: bytes are read, IR and bitcode verified and made
 //! position-independent, and everything that is not on disk as the compiler must see it becomes a file in memory.
 
+use super::jobs::Form;
 use super::messages::failure;
 use crate::shim::{Bitcode, Messages};
 use hotbed_loader::boundary::{Content, Failure, FailureKind, Input, Lang};
@@ -26,6 +27,8 @@ pub(crate) enum Contents<'a> {
     Borrowed(&'a [u8]),
     /// A verified module.
     Bitcode(Bitcode),
+    /// A module that nobody has read.
+    Unread(Cow<'a, [u8]>),
 }
 
 impl Contents<'_> {
@@ -34,15 +37,21 @@ impl Contents<'_> {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Bitcode(bitcode) => bitcode.bytes(),
+            Self::Unread(bytes) => bytes,
         }
     }
 }
 
-/// Prepares an input for the front end; none for one that goes to the linker as it is.
+/// Prepares an input for the front end; none for one that goes to the linker as it is. Bitcode that is wanted as bitcode
+/// stays as it is: whoever takes it to pieces reads and verifies these.
 ///
 /// # Errors
 /// When its file cannot be read, or it is IR or bitcode that does not parse or verify.
-pub(crate) fn prepare<'a>(input: &'a Input, directory: &Path) -> Result<Option<Prepared<'a>>, Failure> {
+pub(crate) fn prepare<'a>(
+    input: &'a Input,
+    directory: &Path,
+    form: Form,
+) -> Result<Option<Prepared<'a>>, Failure> {
     let driver_language = match input.lang {
         Lang::C => "c",
         Lang::Cpp => "c++",
@@ -56,6 +65,10 @@ pub(crate) fn prepare<'a>(input: &'a Input, directory: &Path) -> Result<Option<P
         let magic = bytes.starts_with(b"BC\xc0\xde") || bytes.starts_with(b"\xde\xc0\x17\x0b");
         if input.lang == Lang::Bitcode && !magic {
             return Err(Failure::new(FailureKind::Input, format!("cannot read {path}: it is not bitcode")));
+        }
+        if magic && form == Form::Bitcode && Bitcode::is_current(&bytes) {
+            let contents = Some(Contents::Unread(bytes));
+            return Ok(Some(Prepared { driver_language, path, contents, messages: None }));
         }
         let messages = Messages::new();
         let bitcode = Bitcode::prepare(&bytes, &path, &messages)

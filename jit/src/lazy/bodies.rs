@@ -53,6 +53,8 @@ pub struct Compiled {
 struct Made {
     addresses: Vec<(Number, usize)>,
     object: Vec<u8>,
+    /// Whether the same would be made of the bitcode another time.
+    lasting: bool,
 }
 
 /// A unit of an image.
@@ -61,6 +63,7 @@ struct Work {
     name: String,
     suffix: String,
     arguments: Vec<String>,
+    trusted: bool,
     bitcode: Arc<Vec<u8>>,
     /// Whether bodies are too far away from the image to reach it.
     far: bool,
@@ -136,6 +139,7 @@ impl Compiler {
                 name: unit.name.to_owned(),
                 suffix: unit.suffix.to_owned(),
                 arguments: unit.arguments.iter().map(|&argument| argument.to_owned()).collect(),
+                trusted: unit.trusted,
                 bitcode: bitcode.unwrap_or_else(|| Arc::new(unit.bitcode.to_vec())),
                 far,
                 claims: Claims::default(),
@@ -187,10 +191,15 @@ impl Bodies {
         let mut unit = work.take()?;
         let facts = unit.facts().clone();
         let take = |callee| claim.add(callee);
-        let group = cluster(function, &facts, &PlanOptions::SMALL, take, |one| unit.body(one))?;
-        work.idle.lock().push(unit);
+        // What was to come along may be what nobody will ever call, and not be sound.
+        let group = match cluster(function, &facts, &PlanOptions::SMALL, take, |one| unit.body(one)) {
+            Ok(group) => {
+                work.idle.lock().push(unit);
+                group
+            }
+            Err(_) => vec![function],
+        };
         let made = match self.make(work, &group) {
-            // What was to come along may be what nobody will ever call.
             Err(_) if group.len() > 1 => self.make(work, &[function]),
             made => made,
         }?;
@@ -199,7 +208,9 @@ impl Bodies {
         };
         let bodies: Vec<Body> = made.addresses.iter().filter_map(of_slot).collect();
         let slots = bodies.iter().map(|body| body.slot).collect();
-        self.compiled.lock().push(Compiled { slots, object: Arc::new(made.object) });
+        if made.lasting {
+            self.compiled.lock().push(Compiled { slots, object: Arc::new(made.object) });
+        }
         claim.done(&made.addresses);
         Ok(bodies)
     }
@@ -213,6 +224,7 @@ impl Bodies {
             |&function: &Number| unit.facts().get(function).map(|f| format!("{}{suffix}", elf_name(f)));
         let names: Vec<String> = group.iter().filter_map(name).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let lasting = !unit.reads_files();
         work.idle.lock().push(unit);
         let part = self.unit.add_object(&work.name, &object, None).map_err(failed)?;
         let addresses = self.unit.look_up(&names).or_else(|error| {
@@ -221,7 +233,7 @@ impl Bodies {
             Err(error)
         });
         let addresses = group.iter().copied().zip(addresses.map_err(failed)?).collect();
-        Ok(Made { addresses, object })
+        Ok(Made { addresses, object, lasting })
     }
 
     /// Compiles a function and all that it reaches by direct calls within its image.
@@ -239,7 +251,7 @@ impl Bodies {
         Ok(bodies)
     }
 
-    /// What was compiled so far.
+    /// What was compiled so far, but for code that depends on files which the assembler reads.
     pub fn compiled(&self) -> Vec<Compiled> {
         self.compiled.lock().clone()
     }
@@ -328,7 +340,7 @@ impl Work {
             name: &self.name,
             suffix: &self.suffix,
             arguments: &self.arguments,
-            trusted: true,
+            trusted: self.trusted,
             far: self.far,
         };
         Unit::open(self.bitcode.clone(), &settings)

@@ -49,9 +49,9 @@ pub fn keep(request: &Request, file: &[u8], more: &[u8]) -> Result<OwnedFd, Fail
 
     let mut made = Made::default();
     for (at, unit) in units.iter().enumerate() {
-        let Kept { name, suffix, ref arguments, bitcode } = *unit;
+        let Kept { name, suffix, ref arguments, trusted, bitcode } = *unit;
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let settings = Settings { name, suffix, arguments: &arguments, trusted: true, far: false };
+        let settings = Settings { name, suffix, arguments: &arguments, trusted, far: false };
         let mut opened = Unit::open(Arc::new(bitcode.to_vec()), &settings)?;
         let own = own_objects(&mut opened, name, at as u32, suffix, &compiled[at])?;
         let own = own.into_iter().map(Cow::Owned);

@@ -15,6 +15,8 @@ pub(super) struct Kept<'a> {
     pub(super) suffix: &'a str,
     /// The front end's arguments, after `-cc1`.
     pub(super) arguments: Vec<&'a str>,
+    /// Whether the bitcode need not be verified.
+    pub(super) trusted: bool,
     /// Its bitcode.
     pub(super) bitcode: &'a [u8],
 }
@@ -24,10 +26,11 @@ pub(super) fn encode(units: &[Kept<'_>]) -> Vec<u8> {
     let mut w = Writer::new();
     w.list(units, |w, unit| {
         // Taken apart, so that a new field cannot be forgotten here.
-        let Kept { name, suffix, arguments, bitcode } = unit;
+        let Kept { name, suffix, arguments, trusted, bitcode } = unit;
         w.text(name);
         w.text(suffix);
         w.list(arguments, |w, argument| w.text(argument));
+        w.bool(*trusted);
         w.bytes(bitcode);
     });
     w.finish()
@@ -35,7 +38,13 @@ pub(super) fn encode(units: &[Kept<'_>]) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Result<Vec<Kept<'_>>, CodecError> {
     Reader::new(bytes).list(|r| {
-        Ok(Kept { name: r.text()?, suffix: r.text()?, arguments: r.list(|r| r.text())?, bitcode: r.bytes()? })
+        Ok(Kept {
+            name: r.text()?,
+            suffix: r.text()?,
+            arguments: r.list(|r| r.text())?,
+            trusted: r.bool()?,
+            bitcode: r.bytes()?,
+        })
     })
 }
 
@@ -106,8 +115,14 @@ mod tests {
     #[test]
     fn units_survive_the_file() {
         let units = [
-            Kept { name: "a.c", suffix: ".u0", arguments: vec!["-O0", "-x", "c"], bitcode: &[1, 2, 3] },
-            Kept { name: "b.c", suffix: ".u1", arguments: vec![], bitcode: &[] },
+            Kept {
+                name: "a.c",
+                suffix: ".u0",
+                arguments: vec!["-O0", "-x", "c"],
+                trusted: true,
+                bitcode: &[1, 2, 3],
+            },
+            Kept { name: "b.c", suffix: ".u1", arguments: vec![], trusted: false, bitcode: &[] },
         ];
         let bytes = encode(&units);
         assert_eq!(decode(&bytes).expect("units"), units);

@@ -4,7 +4,7 @@ use super::head::head_object;
 use super::kept::Kept;
 use super::stubs::stub_object;
 use super::suffix;
-use crate::frontend::{Compiled, Form, Prepared};
+use crate::frontend::{Compiled, Contents, Form, Prepared};
 use crate::in_process::{Made, MadeSource, build};
 use crate::link::is_plain;
 use crate::parallel::in_parallel;
@@ -29,6 +29,13 @@ pub struct Skeleton {
 /// A unit of an image, opened.
 pub struct Opened(pub(super) Unit);
 
+impl Opened {
+    /// Whether data of it depend on files that the assembler reads.
+    pub(crate) fn reads_files(&self) -> bool {
+        self.0.reads_files()
+    }
+}
+
 /// Makes a lazy image of a request: as a compilation does, but without the functions of its sources, IR and bitcode. Where
 /// these have no functions it is an image like any other.
 ///
@@ -48,6 +55,8 @@ struct Fresh<'a> {
     suffix: String,
     arguments: &'a [String],
     bitcode: &'a [u8],
+    /// Whether it is sound for certain.
+    trusted: bool,
 }
 
 /// Opens the units, and makes what is linked of them.
@@ -60,6 +69,7 @@ pub(crate) fn divide<'a>(compiled: &'a Compiled, sources: &[Prepared<'_>]) -> Re
             suffix: suffix(number),
             arguments: &object.arguments,
             bitcode: object.object.bytes(),
+            trusted: !matches!(source.contents, Some(Contents::Unread(_))),
         });
     }
     let divided = in_parallel(units.len(), false, |number| divide_one(&units[number]));
@@ -71,10 +81,10 @@ pub(crate) fn divide<'a>(compiled: &'a Compiled, sources: &[Prepared<'_>]) -> Re
         made.opened.push(opened);
     }
     let mut kept = Vec::with_capacity(units.len());
-    for (unit, opened) in units.iter().zip(&made.opened) {
+    for (unit, Opened(opened)) in units.iter().zip(&made.opened) {
         let arguments = unit.arguments.iter().map(String::as_str).collect();
-        let bitcode = opened.0.bitcode().as_slice();
-        kept.push(Kept { name: unit.name, suffix: &unit.suffix, arguments, bitcode });
+        let (bitcode, trusted) = (opened.bitcode().as_slice(), opened.is_trusted());
+        kept.push(Kept { name: unit.name, suffix: &unit.suffix, arguments, trusted, bitcode });
     }
     if made.opened.iter().any(|opened| opened.0.facts().functions().next().is_some()) {
         made.first = Some(head_object(&kept, &[]).map_err(|error| defect("functions", &error))?);
@@ -84,11 +94,11 @@ pub(crate) fn divide<'a>(compiled: &'a Compiled, sources: &[Prepared<'_>]) -> Re
 
 /// The objects of a unit, and the unit.
 fn divide_one(unit: &Fresh<'_>) -> Result<(Vec<Vec<u8>>, Opened), Failure> {
-    let Fresh { number, name, ref suffix, arguments, bitcode } = *unit;
+    let Fresh { number, name, ref suffix, arguments, bitcode, trusted } = *unit;
     let level = arguments.iter().rfind(|argument| argument.starts_with("-O"));
     let optimised = level.is_some_and(|level| level != "-O0");
-    let bitcode = if optimised { prepare(bitcode, name, true)? } else { bitcode.to_vec() };
-    let settings = Settings { name, suffix, arguments, trusted: true, far: false };
+    let bitcode = if optimised { prepare(bitcode, name, trusted)? } else { bitcode.to_vec() };
+    let settings = Settings { name, suffix, arguments, trusted, far: false };
     let mut unit = Unit::open(Arc::new(bitcode), &settings)?;
     let objects = own_objects(&mut unit, name, number, suffix, &HashSet::new())?;
     Ok((objects, Opened(unit)))

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
 mod bench;
+mod modules;
 
 use super::{Compiler, Skeleton, skeleton};
 use crate::session::Definition;

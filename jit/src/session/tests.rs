@@ -85,7 +85,7 @@ pub(super) fn object(lang: Lang, source: &str, flags: &[&str]) -> Vec<u8> {
     let content = Content::Bytes { name: "test".into(), bytes: source.as_bytes().into() };
     let input = Input { lang, content };
     let directory = std::env::temp_dir();
-    let prepared = frontend::prepare(&input, &directory).unwrap().unwrap();
+    let prepared = frontend::prepare(&input, &directory, frontend::Form::Object).unwrap().unwrap();
     let place = frontend::Place { directory: &directory, environment: &[] };
     let compiled = frontend::compile(&[prepared], flags, &place, frontend::Form::Object, false)
         .unwrap_or_else(|failure| panic!("{}", failure.message));

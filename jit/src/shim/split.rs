@@ -72,6 +72,7 @@ unsafe extern "C" {
         messages: *mut RawMessages,
     ) -> *mut RawSplit;
     fn hb_split_free(split: *mut RawSplit);
+    fn hb_split_reads_files(split: *const RawSplit) -> bool;
     fn hb_split_symbols<'a>(split: *const RawSplit, count: *mut usize) -> *const RawSymbol<'a>;
     fn hb_split_starts(split: *const RawSplit, count: *mut usize) -> *const RawStart;
     fn hb_split_body(
@@ -151,6 +152,12 @@ impl Split {
         let mut count = 0;
         // SAFETY: the list is the unit's, and does not change once it is open.
         unsafe { list(hb_split_starts(self.raw(), &raw mut count), count) }
+    }
+
+    /// Whether assembly was seen that has the assembler read files.
+    pub(crate) fn reads_files(&self) -> bool {
+        // SAFETY: alive.
+        unsafe { hb_split_reads_files(self.raw()) }
     }
 
     /// What a body says, as `convert` makes it of the lists of calls and mentions; none after an error.

@@ -23,7 +23,7 @@ pub fn sources(request: &Request) -> Result<Vec<Source>, Failure> {
     let place = Place { directory: &request.directory, environment: &request.environment };
     let prepared: Vec<Prepared<'_>> = request
         .inputs()
-        .filter_map(|input| frontend::prepare(input, &request.directory).transpose())
+        .filter_map(|input| frontend::prepare(input, &request.directory, Form::Object).transpose())
         .collect::<Result<_, _>>()?;
     if prepared.is_empty() {
         return Ok(Vec::new());

@@ -30,6 +30,7 @@ pub struct Unit {
     split: raw::Split,
     bitcode: Arc<Vec<u8>>,
     name: String,
+    trusted: bool,
     facts: Arc<Facts>,
 }
 
@@ -77,12 +78,23 @@ impl Unit {
         }
         .ok_or_else(|| failed(&format!("open {}", settings.name), &messages))?;
         let facts = Arc::new(Facts::new(split.symbols(), split.starts()));
-        Ok(Self { split, bitcode, name: settings.name.to_owned(), facts })
+        Ok(Self { split, bitcode, name: settings.name.to_owned(), trusted: settings.trusted, facts })
     }
 
     /// Its names.
     pub fn facts(&self) -> &Arc<Facts> {
         &self.facts
+    }
+
+    /// [`Settings::trusted`].
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// Whether assembly has the assembler read files, so that code depends on these; in a unit that is not trusted, as far
+    /// as it was read.
+    pub fn reads_files(&self) -> bool {
+        self.split.reads_files()
     }
 
     /// The bitcode it was opened from.

@@ -53,13 +53,13 @@
 //!   [`crate::codec`]. Nothing of it is needed to map the image.
 //! - **units** in the section [`UNITS_SECTION`] (`SHT_PROGBITS`, not allocated), where functions are compiled when they are first
 //!   called: a list in the encoding of [`crate::codec`], of each unit its name, what is behind its local names, the
-//!   arguments of clang's front end and its bitcode. Functions belong to units by their places in this list. What bodies refer
-//!   to is found in `.symtab`: what is hidden there or global (of what is weak and visible the process has one) has the
-//!   address that the table says, and a `thread_local` variable `x` of a unit with the suffix `.u0` is asked for by a function
-//!   `x.u0.tls`. What was compiled of them by then is linked in, and stands once more in the section [`BODIES_SECTION`], likewise
-//!   not allocated, so that it can be linked again with what comes later: a list of the slots of functions that were compiled
-//!   together and the object that they became. A stub's name is the function's; stubs of weak functions are in no groups, so each has its slot, and of
-//!   several ones the name means the first.
+//!   arguments of clang's front end, whether its bitcode is sound for certain, and that. Functions belong to units by their
+//!   places in this list. What bodies refer to is found in `.symtab`: what is hidden there or global (of what is weak and
+//!   visible the process has one) has the address that the table says, and a `thread_local` variable `x` of a unit with the
+//!   suffix `.u0` is asked for by a function `x.u0.tls`. What was compiled of them by then is linked in, and stands once more
+//!   in the section [`BODIES_SECTION`], likewise not allocated, so that it can be linked again with what comes later: a list
+//!   of the slots of functions that were compiled together and the object that they became. A stub's name is the function's;
+//!   stubs of weak functions are in no groups, so each has its slot, and of several ones the name means the first.
 
 use super::ImageError;
 use crate::codec::{CodecError, Reader, Writer};

@@ -52,7 +52,8 @@ fn sqlite() {
             best(5, || stub_object(unit.facts(), 1, ".u1", &std::collections::HashSet::new()).unwrap());
         let (checking, _) = best(5, || check_object(&object).unwrap());
         let arguments = module.arguments.iter().map(String::as_str).collect();
-        let kept = [Kept { name: "a", suffix: &suffix(1), arguments, bitcode: &module.bitcode }];
+        let kept =
+            [Kept { name: "a", suffix: &suffix(1), arguments, trusted: true, bitcode: &module.bitcode }];
         let (head, _) = best(5, || head::head_object(&kept, &[]).unwrap());
         println!(
             "open {opening:.2}, data {data:.2}, stubs {stubs:.2} ({} functions, {} bytes), checked {checking:.2}, head {head:.2}",
