@@ -256,7 +256,7 @@ impl Bodies {
         self.compiled.lock().clone()
     }
 
-    /// The same for [`keep`](super::keep).
+    /// The same for [`keep`](super::keep()).
     pub fn kept(&self) -> Vec<u8> {
         let compiled = self.compiled.lock();
         let body = |one: &'_ Compiled| (one.slots.clone(), Arc::clone(&one.object));
