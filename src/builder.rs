@@ -3,11 +3,11 @@
 use crate::back_end::{BackEndOptions, BackEnds};
 use crate::debug::DebugSettings;
 use crate::error::Error;
-use crate::lazy::{FunctionFailure, Functions, OnFailure};
+use crate::lazy::{Functions, OnFailure};
 use crate::observer::{Observer, Silent};
 use crate::runtime::Runtime;
 use hotbed_loader::sys::arguments::ProgramArguments;
-use hotbed_loader::{Loader, LoaderOptions, Materializer};
+use hotbed_loader::{FunctionFailure, Loader, LoaderOptions, Materializer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

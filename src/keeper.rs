@@ -1,16 +1,15 @@
 //! The keeper's side: what the `hotbed keep` process does, which outlives the one that has started it.
 
-use crate::back_end::{COMPILE_STACK, open_back_end};
+use crate::back_end::open_back_end;
 use crate::lazy::{Grown, Order};
-use crate::worker::settle_for;
+use crate::worker::{on_compile_stack, settle_for};
 use hotbed_loader::boundary::BackEnd;
 use hotbed_loader::store::Store;
 use hotbed_loader::sys::files::contents;
-use hotbed_loader::sys::processes::{last_words_stack, settle_in};
+use hotbed_loader::sys::processes::settle_in;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
-use std::thread::Builder;
 
 /// Does what the order in the file `descriptor` says.
 ///
@@ -28,12 +27,7 @@ pub fn serve(descriptor: i32) -> io::Result<()> {
     let file = unsafe { OwnedFd::from_raw_fd(descriptor) };
     let order = Order::decode(&contents(file.as_fd())?).map_err(io::Error::other)?;
     drop(file);
-    let work = move || {
-        last_words_stack();
-        carry_out(&order)
-    };
-    let thread = Builder::new().name("hotbed-compile".into()).stack_size(COMPILE_STACK).spawn(work)?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the keeper panicked")))
+    on_compile_stack(move || carry_out(&order))
 }
 
 fn carry_out(order: &Order) -> io::Result<()> {

@@ -12,16 +12,13 @@ use crate::back_end::{BackEnds, executable};
 use crew::Crew;
 use hotbed_loader::sys::start::process_id;
 use hotbed_loader::sys::sync::Mutex;
-use hotbed_loader::{Materializer, Request, Slots};
+use hotbed_loader::{FunctionFailure, FunctionRequest, Materializer, Slots};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-
-/// Why a call of a function cannot go on.
-pub type FunctionFailure<'a> = hotbed_loader::Failure<'a>;
 
 /// What a host does about that.
 pub(crate) type OnFailure = Arc<dyn Fn(&FunctionFailure<'_>) -> Option<usize> + Send + Sync>;
@@ -102,7 +99,7 @@ impl Functions {
     }
 
     /// Compiles what a request asks for, and answers it.
-    fn serve(&self, request: Request) {
+    fn serve(&self, request: FunctionRequest) {
         let slots = Arc::clone(request.slots());
         let outcome = self.compile(&slots, request.slot(), request.is_deep());
         request.done(outcome);
@@ -132,7 +129,7 @@ impl Functions {
 }
 
 impl Materializer for Functions {
-    fn materialize(&self, request: Request) {
+    fn materialize(&self, request: FunctionRequest) {
         // Without a runtime there is no image, and nobody asks.
         if let Some(this) = self.this.upgrade() {
             self.make_crew().take(this, request);

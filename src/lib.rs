@@ -54,7 +54,6 @@ pub use archive::Archive;
 pub use builder::{Isolation, RuntimeBuilder};
 pub use error::Error;
 pub use host_fn::{ForeignFunction, HostFunction};
-pub use hotbed_loader::LazyFunction;
 pub use hotbed_loader::boundary::{
     BUILD, Counts, Dependency, Diagnostic, Failure, FailureKind, Lang, Phases, Severity,
 };
@@ -63,8 +62,8 @@ pub use hotbed_loader::sys::arguments::ProgramArguments;
 pub use hotbed_loader::{
     Answer, Asked, Explanation, Frame, Layer, LoadError, Reason, SymbolKind, Unresolved, Verdict,
 };
+pub use hotbed_loader::{FunctionFailure, LazyFunction};
 pub use input::{Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
-pub use lazy::FunctionFailure;
 pub use namespace::{Namespace, NamespaceOptions};
 pub use observer::Observer;
 pub use report::Report;

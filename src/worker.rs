@@ -32,12 +32,17 @@ pub fn serve(descriptor: i32) -> io::Result<()> {
         watched.wait_for_hang_up();
         exit_now(0)
     })?;
+    on_compile_stack(move || answer_all(&channel))
+}
+
+/// Does the work of a process that does nothing else, on a stack that is deep enough for a compiler.
+pub(crate) fn on_compile_stack(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
     let work = move || {
         last_words_stack();
-        answer_all(&channel)
+        work()
     };
     let thread = Builder::new().name("hotbed-compile".into()).stack_size(COMPILE_STACK).spawn(work)?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that compiles panicked")))
 }
 
 fn answer_all(channel: &Channel) -> io::Result<()> {

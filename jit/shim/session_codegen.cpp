@@ -4,11 +4,10 @@
 // these are kept, one set for each thread that compiles at the same time and each set of options. The passes come with
 // the context, whose constants and types they may remember; as a context never gives anything back, a set is
 // renewed when it has seen much.
+#include "listener.h"
 #include "session.h"
 
 #include "llvm/Bitcode/BitcodeReader.h"
-#include "llvm/IR/DiagnosticInfo.h"
-#include "llvm/IR/DiagnosticPrinter.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
@@ -58,20 +57,6 @@ public:
   size_t seen = 0;
 
 private:
-  // Takes what LLVM says about the module at hand.
-  struct Listener final : DiagnosticHandler {
-    std::string &errors;
-    explicit Listener(std::string &errors) : errors(errors) {}
-    bool handleDiagnostics(const DiagnosticInfo &info) override {
-      if (info.getSeverity() == DS_Error && errors.empty()) {
-        raw_string_ostream out(errors);
-        DiagnosticPrinterRawOStream printer(out);
-        info.print(printer);
-      }
-      return true;
-    }
-  };
-
   std::unique_ptr<Module> read(MemoryBufferRef bitcode, const StringSet<> *exports, hb_failure &failure);
 
   std::string errors;
@@ -101,7 +86,7 @@ bool Compiler::prepare(std::string &reason) {
     reason = "no objects can be made for this machine";
     return false;
   }
-  context.setDiagnosticHandler(std::make_unique<Listener>(errors));
+  context.setDiagnosticHandler(std::make_unique<hotbed::Listener>(errors));
   return true;
 }
 

@@ -4,6 +4,7 @@
 // machine as for a whole unit. Without optimisation setting all that up takes longer than a small function does, so
 // there machine and passes are kept, and pieces in which nothing must be inlined go straight to the code generator.
 #include "diagnostics.h"
+#include "listener.h"
 #include "split.h"
 
 #include "clang/Basic/DiagnosticIDs.h"
@@ -12,8 +13,6 @@
 #include "clang/Frontend/CompilerInstance.h"
 #include "clang/Frontend/CompilerInvocation.h"
 #include "llvm/Bitcode/BitcodeWriter.h"
-#include "llvm/IR/DiagnosticInfo.h"
-#include "llvm/IR/DiagnosticPrinter.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Verifier.h"
 #include "llvm/MC/TargetRegistry.h"
@@ -24,20 +23,6 @@ using namespace llvm;
 using hotbed::text;
 
 namespace {
-
-// Takes what LLVM says of the unit at hand.
-struct Listener final : DiagnosticHandler {
-  std::string &errors;
-  explicit Listener(std::string &errors) : errors(errors) {}
-  bool handleDiagnostics(const DiagnosticInfo &info) override {
-    if (info.getSeverity() == DS_Error && errors.empty()) {
-      raw_string_ostream out(errors);
-      DiagnosticPrinterRawOStream printer(out);
-      info.print(printer);
-    }
-    return true;
-  }
-};
 
 void complain(hb_messages &messages, const std::string &name, const std::string &what) {
   messages.failed = true;
@@ -165,7 +150,7 @@ hotbed::make_backend(hb_split &split, ArrayRef<const char *> arguments, std::str
     reason = early.list.empty() ? "the arguments are not understood" : early.list.front().text;
     return nullptr;
   }
-  split.context.setDiagnosticHandler(std::make_unique<Listener>(split.errors));
+  split.context.setDiagnosticHandler(std::make_unique<hotbed::Listener>(split.errors));
   std::unique_ptr<Backend, FreeBackend> backend(new Backend(std::move(invocation)));
   return backend->prepare(*split.source, reason) ? std::move(backend) : nullptr;
 }

@@ -12,11 +12,10 @@ use hotbed_loader::boundary::{
     Lang, Others, Reply, Request,
 };
 use hotbed_loader::image::note::Metadata;
-use hotbed_loader::sys::files::contents;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,8 +42,7 @@ impl BackEnd for InProcess {
             match build(request, Form::Bitcode) {
                 Ok(built) => {
                     if !built.opened.is_empty() {
-                        let file = contents(built.image.as_fd()).unwrap_or_default();
-                        lazy::remember(&file, built.opened);
+                        lazy::remember(built.checksum, built.opened);
                     }
                     return Ok((built.reply, built.image));
                 }
@@ -81,6 +79,8 @@ pub(crate) struct Built {
     pub(crate) reply: Reply,
     /// The image.
     pub(crate) image: OwnedFd,
+    /// What it was sealed with.
+    pub(crate) checksum: [u8; 32],
     /// The units of a lazy image, as they were opened for it.
     pub(crate) opened: Vec<Opened>,
 }
@@ -151,7 +151,7 @@ pub(crate) fn link(
     dependencies.extend(linked.read.into_iter().map(Dependency::File));
     dependencies.extend(linked.missing.into_iter().map(Dependency::Missing));
     reply.dependencies = dependencies.into_iter().collect();
-    Ok(Built { reply, image: linked.file, opened: made.opened })
+    Ok(Built { reply, image: linked.file, checksum: linked.checksum, opened: made.opened })
 }
 
 /// What was made of the sources.
@@ -366,6 +366,8 @@ fn add_seen(dependencies: &mut BTreeSet<Dependency>, seen: &[(Vec<u8>, u8)]) {
 mod tests {
     use super::*;
     use hotbed_loader::image::note;
+    use hotbed_loader::sys::files::contents;
+    use std::os::fd::AsFd;
 
     fn request(arguments: Vec<Argument>) -> Request {
         Request {

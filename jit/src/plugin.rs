@@ -31,11 +31,10 @@ pub extern "C" fn hotbed_back_end() -> *const BackEndTable {
     &raw const TABLE
 }
 
-unsafe extern "C" fn compile(request: *const u8, length: usize) -> RawReply {
+unsafe extern "C" fn compile(request: RawBytes) -> RawReply {
     image_reply(|| {
-        // SAFETY: the host gives `length` readable bytes that stay put during the call.
-        let bytes = unsafe { std::slice::from_raw_parts(request, length) };
-        InProcess::new().compile(&decoded(bytes)?)
+        // SAFETY: the host lends it for the call.
+        InProcess::new().compile(&decoded(unsafe { request.get() })?)
     })
 }
 
@@ -89,7 +88,7 @@ impl Others for HostOthers {
         let mut definition = FreshDefinition { address: 0, function: false };
         let RawOthers { owner, find, .. } = self.0;
         // SAFETY: the host's contract: the owner is valid as long as the compiler, and the name lives through the call.
-        let found = unsafe { find(owner, image, name.as_ptr(), name.len(), &raw mut definition) };
+        let found = unsafe { find(owner, image, RawBytes::new(name.as_bytes()), &raw mut definition) };
         found.then_some(definition)
     }
 
@@ -126,15 +125,13 @@ unsafe extern "C" fn function_compiler(others: *const RawOthers, compiler: *mut 
 unsafe extern "C" fn open_bodies(
     compiler: *const c_void,
     image: u64,
-    file: *const u8,
-    length: usize,
+    file: RawBytes,
     distance: usize,
     bodies: *mut *mut c_void,
 ) -> RawReply {
     outcome(|| {
         // SAFETY: a compiler that the host was given, readable bytes that stay put, and a place for the result.
-        let (compiler, file) =
-            unsafe { (&*compiler.cast::<SomeCompiler>(), std::slice::from_raw_parts(file, length)) };
+        let (compiler, file) = unsafe { (&*compiler.cast::<SomeCompiler>(), file.get()) };
         let opened: SomeBodies = compiler.open(image, file, distance)?;
         // SAFETY: as above.
         unsafe { bodies.write(Box::into_raw(Box::new(opened)).cast()) };

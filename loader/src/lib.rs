@@ -28,5 +28,5 @@ pub use image::{
 pub use layers::{Layer, Resolution};
 pub use loader::{Answer, Asked, Explanation, Reason, Verdict};
 pub use loader::{Library, LibraryRequest, Loader, LoaderOptions, Namespace, NamespaceOptions};
-pub use slots::{Failure, LazyFunction, Materializer, Request, Slots};
+pub use slots::{FunctionFailure, FunctionRequest, LazyFunction, Materializer, Slots};
 pub use sys::arguments::ProgramArguments;

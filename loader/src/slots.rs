@@ -38,13 +38,13 @@ use std::sync::{Arc, Weak};
 /// Compiles functions of images, for a host that has a back end.
 pub trait Materializer: Send + Sync + fmt::Debug {
     /// Starts to compile what is asked for, and returns soon: this is called on the thread that called the function, which
-    /// may have little stack, with all signals blocked. Any thread answers with [`Request::done`]; a request that is dropped has failed.
-    fn materialize(&self, request: Request);
+    /// may have little stack, with all signals blocked. Any thread answers with [`FunctionRequest::done`]; a request that is dropped has failed.
+    fn materialize(&self, request: FunctionRequest);
 
     /// A function could not be compiled. This is called where it was called, and may end the thread or the process in its
     /// own way. Otherwise the call goes on at the address that this gives, with its arguments, or ends the process with a message.
     /// The next call asks again.
-    fn failed(&self, failure: &Failure<'_>) -> Option<usize> {
+    fn failed(&self, failure: &FunctionFailure<'_>) -> Option<usize> {
         let _ = failure;
         None
     }
@@ -58,7 +58,7 @@ pub trait Materializer: Send + Sync + fmt::Debug {
 
 /// Why a call of a function cannot go on.
 #[derive(Debug, Clone, Copy)]
-pub struct Failure<'a> {
+pub struct FunctionFailure<'a> {
     /// Name of the unit that was loaded.
     pub image: &'a str,
     /// The function.
@@ -255,7 +255,8 @@ impl Slots {
         uninterrupted(|| {
             let (asked, new) = Book::of_process().ask(self, slot, deep);
             if let (true, Asked::UnderWay(wait)) = (new, &asked) {
-                let request = Request { slots: Arc::clone(self), slot, deep, wait: Some(Arc::clone(wait)) };
+                let request =
+                    FunctionRequest { slots: Arc::clone(self), slot, deep, wait: Some(Arc::clone(wait)) };
                 let ask = AssertUnwindSafe(|| self.materializer.materialize(request));
                 // A panic has dropped the request, which is an answer. What was thrown may do so again when it is dropped.
                 catch_unwind(ask).unwrap_or_else(std::mem::forget);
@@ -305,7 +306,7 @@ enum Asked {
 
 /// A function that is to be compiled.
 #[derive(Debug)]
-pub struct Request {
+pub struct FunctionRequest {
     slots: Arc<Slots>,
     slot: u32,
     deep: bool,
@@ -313,7 +314,7 @@ pub struct Request {
     wait: Option<Arc<Wait>>,
 }
 
-impl Request {
+impl FunctionRequest {
     /// The image's functions.
     pub fn slots(&self) -> &Arc<Slots> {
         &self.slots
@@ -353,7 +354,7 @@ impl Request {
     }
 }
 
-impl Drop for Request {
+impl Drop for FunctionRequest {
     fn drop(&mut self) {
         self.answer(Err("nobody has compiled it".into()));
     }

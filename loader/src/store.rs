@@ -225,13 +225,12 @@ impl Store {
     pub fn replace(&self, key: &Key, old: &[u8; 32], image: BorrowedFd<'_>) -> Result<bool, StoreError> {
         let system =
             |operation, path: &Path, source| StoreError::System { operation, path: path.into(), source };
-        let (checksum, memo) = self.take_in(image)?;
         let path = self.manifest_path(key);
         let Some(mut manifest) = self.manifest(&path) else { return Ok(false) };
         let Some(entry) = manifest.entries.iter_mut().find(|entry| entry.checksum == *old) else {
             return Ok(false);
         };
-        (entry.checksum, entry.memo) = (checksum, memo);
+        (entry.checksum, entry.memo) = self.take_in(image)?;
         self.write(&path, &manifest.encode(), true).map_err(|e| system("write to", &path, e))?;
         Ok(true)
     }

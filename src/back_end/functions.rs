@@ -2,8 +2,8 @@
 
 use super::plugin::internal;
 use hotbed_loader::boundary::{
-    BackEndTable, Bodies, Body, Failure, FreshArea, FreshDefinition, FunctionCompiler, Others, RawOthers,
-    RawReply, decode_outcome,
+    BackEndTable, Bodies, Body, Failure, FreshArea, FreshDefinition, FunctionCompiler, Others, RawBytes,
+    RawOthers, RawReply, decode_outcome,
 };
 use std::any::Any;
 use std::ffi::c_void;
@@ -61,7 +61,7 @@ impl FunctionCompiler for PluginCompiler {
         let mut bodies = ptr::null_mut();
         // SAFETY: the compiler is alive, and the file and the place for the result are valid for the call.
         let reply = unsafe {
-            (table.open_bodies)(raw.as_ptr(), image, file.as_ptr(), file.len(), distance, &raw mut bodies)
+            (table.open_bodies)(raw.as_ptr(), image, RawBytes::new(file), distance, &raw mut bodies)
         };
         answer(table, reply)?;
         let raw = NonNull::new(bodies).ok_or_else(|| internal("it gave no bodies"))?;
@@ -123,13 +123,11 @@ fn answer(table: &BackEndTable, reply: RawReply) -> Result<Vec<Body>, Failure> {
 unsafe extern "C" fn find(
     owner: *const c_void,
     image: u64,
-    name: *const u8,
-    length: usize,
+    name: RawBytes,
     definition: *mut FreshDefinition,
 ) -> bool {
     // SAFETY: the owner is a box that lives as long as the compiler; the plugin lends the name for the call.
-    let (others, name) =
-        unsafe { (&*owner.cast::<Arc<dyn Others>>(), std::slice::from_raw_parts(name, length)) };
+    let (others, name) = unsafe { (&*owner.cast::<Arc<dyn Others>>(), name.get()) };
     let find = || others.find(image, std::str::from_utf8(name).ok()?);
     match catch_unwind(AssertUnwindSafe(find)).ok().flatten() {
         Some(found) => {

@@ -69,7 +69,7 @@ impl BackEnd for Plugin {
     fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure> {
         let bytes = request.encode();
         // SAFETY: the table's contract: the bytes live through the call, any thread may call.
-        self.image(unsafe { (self.table.compile)(bytes.as_ptr(), bytes.len()) })
+        self.image(unsafe { (self.table.compile)(RawBytes::new(&bytes)) })
     }
 
     fn keep(&self, request: &Request, file: &[u8], bodies: &[u8]) -> Result<OwnedFd, Failure> {

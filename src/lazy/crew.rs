@@ -7,7 +7,7 @@ use hotbed_loader::image::{FreshCode, SymbolKind};
 use hotbed_loader::sys::start::process_id;
 use hotbed_loader::sys::sync::{Condvar, Mutex};
 use hotbed_loader::sys::threads::spawn_quiet;
-use hotbed_loader::{Request, Slots};
+use hotbed_loader::{FunctionRequest, Slots};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -25,12 +25,15 @@ pub(super) struct Crew {
     jobs: Mutex<Jobs>,
     more: Condvar,
     images: Arc<Images>,
-    compiler: Arc<OnceLock<Result<Box<dyn FunctionCompiler>, String>>>,
+    compiler: Arc<Once<dyn FunctionCompiler>>,
 }
+
+/// Opened when it is wanted first, or why it cannot be.
+type Once<T> = OnceLock<Result<Box<T>, String>>;
 
 #[derive(Default)]
 struct Jobs {
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<FunctionRequest>,
     threads: usize,
     idle: usize,
 }
@@ -48,10 +51,10 @@ struct Images {
 pub(super) struct Opened {
     number: u64,
     slots: Weak<Slots>,
-    bodies: OnceLock<Result<Box<dyn Bodies>, String>>,
+    bodies: Once<dyn Bodies>,
     images: Arc<Images>,
     // Behind the bodies, which go first.
-    compiler: Arc<OnceLock<Result<Box<dyn FunctionCompiler>, String>>>,
+    compiler: Arc<Once<dyn FunctionCompiler>>,
 }
 
 impl Crew {
@@ -66,7 +69,7 @@ impl Crew {
     }
 
     /// Takes a request for the next thread that is free; `functions` is who has this crew.
-    pub(super) fn take(&self, functions: Arc<Functions>, request: Request) {
+    pub(super) fn take(&self, functions: Arc<Functions>, request: FunctionRequest) {
         let mut jobs = self.jobs.lock();
         jobs.waiting.push_back(request);
         let most = available_parallelism().map_or(1, usize::from);

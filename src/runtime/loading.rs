@@ -128,7 +128,10 @@ impl Runtime {
         if let Some(unit) = self.already(namespace, &name, &identity)? {
             return Ok(Ready::new(name, identity, What::Unit(unit)));
         }
-        let made = self.make_noting(&request, &key)?;
+        let made = self.make(&request, &key)?;
+        if request.lazy {
+            self.note_origin(&request, &made);
+        }
         let path = made.path.unwrap_or_else(|| PathBuf::from(&name));
         let source = Source::Copy { file: made.image, path };
         let piece =

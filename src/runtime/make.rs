@@ -35,15 +35,13 @@ impl Made {
 }
 
 impl Runtime {
-    /// The same, and notes where a lazy image comes from: what is compiled of it may be kept.
-    pub(super) fn make_noting(&self, request: &Arc<Request>, key: &Key) -> Result<Made, Error> {
-        let made = self.make(request, key)?;
+    /// Notes where a lazy image comes from: what is compiled of it may be kept.
+    pub(super) fn note_origin(&self, request: &Arc<Request>, made: &Made) {
         if let (Some(functions), Some(path), Some(checksum)) =
-            (self.inner.functions.as_ref().filter(|_| request.lazy), &made.path, made.checksum)
+            (&self.inner.functions, &made.path, made.checksum)
         {
             functions.note_origin(path.clone(), Origin { request: Arc::clone(request), checksum });
         }
-        Ok(made)
     }
 
     /// Has what was compiled at first calls kept in the store, so that the next start need not compile it: by a process

@@ -9,9 +9,8 @@ use hotbed_loader::sys::sync::Mutex;
 /// By the checksum of the image.
 static LAST: Mutex<Option<([u8; 32], Vec<Opened>)>> = Mutex::new(None);
 
-/// Keeps the units of the image in `file`, in the place of those of another.
-pub(crate) fn remember(file: &[u8], opened: Vec<Opened>) {
-    let Ok(checksum) = note::recorded_checksum(file) else { return };
+/// Keeps the units of the image with this checksum, in the place of those of another.
+pub(crate) fn remember(checksum: [u8; 32], opened: Vec<Opened>) {
     // A child of a fork finds it as it is now or as it was before.
     let _work = fork::begin();
     let before = LAST.lock().replace((checksum, opened));

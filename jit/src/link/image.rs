@@ -71,6 +71,8 @@ pub(crate) struct LinkWishes<'a> {
 pub(crate) struct LinkedImage {
     /// The image, in memory.
     pub(crate) file: OwnedFd,
+    /// What it was sealed with.
+    pub(crate) checksum: [u8; 32],
     /// Files that were read.
     pub(crate) read: Vec<PathBuf>,
     /// Places where a library was looked for in vain.
@@ -220,13 +222,14 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     };
     let image = file_of(&mut files, &image_path).map_err(internal("reading the image"))?;
     let exports = arguments.iter().any(|argument| EXPORT_EVERYTHING.contains(&argument.as_str()));
-    seal(&image, exports).map_err(internal("sealing the image"))?;
+    let checksum = seal(&image, exports).map_err(internal("sealing the image"))?;
     let dependencies = file_of(&mut files, &dependency_path)
         .and_then(|file| contents(file.as_fd()))
         .map_err(internal("reading dependencies"))?;
     read.extend(read_dependencies(&String::from_utf8_lossy(&dependencies)));
     Ok(LinkedImage {
         file: image.into(),
+        checksum,
         read,
         missing: line.settled.missing,
         seen: line.seen,

@@ -18,12 +18,12 @@ type Sections<'a> = SectionTable<'a, FileHeader64<LE>>;
 /// Bytes from the beginning of an image for arenas to the end of its data, the stride not counted, at most.
 const ARENA_IMAGE: u64 = 64 << 10;
 
-/// Enters the hashes and the layout in the image, and seals it. `exports` says that the linker was told to export
-/// everything.
+/// Enters the hashes and the layout in the image, and seals it; gives its checksum. `exports` says that the linker was told
+/// to export everything.
 ///
 /// # Errors
 /// When the linker's output cannot be read or written, or has no note: a script of the user's may leave it out.
-pub(super) fn seal(image: &File, exports: bool) -> io::Result<()> {
+pub(super) fn seal(image: &File, exports: bool) -> io::Result<[u8; 32]> {
     let mut bytes = contents(image.as_fd())?;
     let Survey { mut layout, hashes } =
         survey(&bytes).ok_or_else(|| io::Error::other("the linker's output cannot be read"))?;
@@ -37,9 +37,12 @@ pub(super) fn seal(image: &File, exports: bool) -> io::Result<()> {
         changed.push(place);
     }
     note::set_layout(&mut bytes, &layout).map_err(io::Error::other)?;
-    note::seal(&mut bytes).map_err(io::Error::other)?;
+    let checksum = note::seal(&mut bytes).map_err(io::Error::other)?;
     changed.push(note::description_range(&bytes).map_err(io::Error::other)?);
-    changed.into_iter().try_for_each(|range| image.write_all_at(&bytes[range.clone()], range.start as u64))
+    for range in changed {
+        image.write_all_at(&bytes[range.clone()], range.start as u64)?;
+    }
+    Ok(checksum)
 }
 
 /// What there is to be said about an image.

@@ -3,7 +3,7 @@
 //! The same three traits stand on both sides of a plugin: there they become the functions of [`super::BackEndTable`] and
 //! of [`RawOthers`].
 
-use super::{Failure, FreshArea};
+use super::{Failure, FreshArea, RawBytes};
 use crate::codec::{CodecError, Reader, Writer};
 use std::any::Any;
 use std::ffi::c_void;
@@ -71,12 +71,11 @@ pub trait Bodies: Send + Sync {
 pub struct RawOthers {
     /// Whose they are; valid as long as the compiler that has them.
     pub owner: *const c_void,
-    /// See [`Others::find`]; writes to `definition` if it gives true. The name has `length` bytes of UTF-8.
+    /// See [`Others::find`]; writes to `definition` if it gives true. The name is UTF-8.
     pub find: unsafe extern "C" fn(
         owner: *const c_void,
         image: u64,
-        name: *const u8,
-        length: usize,
+        name: RawBytes,
         definition: *mut FreshDefinition,
     ) -> bool,
     /// See [`Others::make_known`]; null if they cannot be led to it.

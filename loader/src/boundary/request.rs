@@ -175,9 +175,7 @@ impl Lang {
     pub fn is_compiled(self) -> bool {
         !matches!(self, Self::Object | Self::Archive)
     }
-}
 
-impl Lang {
     /// The language a file name's suffix stands for.
     pub fn of_suffix(suffix: &str) -> Option<Self> {
         Some(match suffix {

@@ -17,8 +17,8 @@ pub struct BackEndTable {
     pub size: usize,
     /// [`super::BUILD`] of the plugin, zero-terminated.
     pub build: *const c_char,
-    /// Carries out an encoded request of `length` bytes at `request`. Any thread, several at once; never unwinds.
-    pub compile: unsafe extern "C" fn(request: *const u8, length: usize) -> RawReply,
+    /// Carries out an encoded request. Any thread, several at once; never unwinds. So for all of these.
+    pub compile: unsafe extern "C" fn(request: RawBytes) -> RawReply,
     /// See [`super::BackEnd::function_compiler`]. Writes the compiler to `compiler`, or answers with a failure; the answer to
     /// this, and to the next two, is of [`super::decode_outcome`].
     pub function_compiler:
@@ -27,8 +27,7 @@ pub struct BackEndTable {
     pub open_bodies: unsafe extern "C" fn(
         compiler: *const c_void,
         image: u64,
-        file: *const u8,
-        length: usize,
+        file: RawBytes,
         distance: usize,
         bodies: *mut *mut c_void,
     ) -> RawReply,

@@ -17,13 +17,14 @@ mod tests;
 
 use super::headers::TlsSegment;
 use crate::sys::exit::die;
+use crate::sys::sync::{Mutex, MutexGuard};
 use crate::sys::threads::{END_ROUNDS, ThreadEnd, at_fork};
 use ends::Ends;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr::without_provenance_mut;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Once};
 
 /// Marks the number of a module as ours.
 pub(crate) const OURS: usize = 1 << 63;
@@ -119,7 +120,7 @@ thread_local! {
 /// that a child never finds it taken by a thread it does not have.
 fn state() -> MutexGuard<'static, State> {
     extern "C" fn before() {
-        let guard = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = STATE.lock();
         // A thread whose locals are gone already forks without the lock.
         let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
     }
@@ -137,7 +138,7 @@ fn state() -> MutexGuard<'static, State> {
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| at_fork(before, in_parent, in_child));
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+    STATE.lock()
 }
 
 impl Module {

@@ -8,11 +8,12 @@ use super::{Asked, Slots};
 use crate::image::map::Mapped;
 use crate::sys::futex;
 use crate::sys::signals::uninterrupted;
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::threads::at_fork;
 use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Once, OnceLock};
 
 /// The book of this process, once something was entered.
 static BOOK: AtomicPtr<Book> = AtomicPtr::new(ptr::null_mut());
@@ -69,7 +70,7 @@ impl Book {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Enters that a function is wanted, unless it is there; true if nobody has asked before. Signals are blocked.
@@ -141,7 +142,7 @@ impl Book {
             slots.closed.store(true, Ordering::Relaxed);
             let key = ptr::from_ref(slots) as usize;
             while state.inside.contains_key(&key) {
-                state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.left.wait(state);
             }
         });
     }

@@ -1,6 +1,6 @@
 //! Where the first call of a function comes to.
 
-use super::{Failure, LazyFunction, Slots};
+use super::{FunctionFailure, LazyFunction, Slots};
 use crate::image::ImageError;
 use crate::image::registers::{self, STATE_BYTES, first_call};
 use crate::sys::exit::die;
@@ -61,7 +61,7 @@ unsafe extern "C" fn find(slots: *const Slots, entry_end: usize) -> usize {
 fn instead(slots: &Slots, slot: u32, reason: &str) -> usize {
     let unnamed = LazyFunction { slot, unit: 0, number: 0, name: String::new() };
     let function = slots.function(slot).unwrap_or(unnamed);
-    let failure = Failure { image: slots.name(), function: &function, reason };
+    let failure = FunctionFailure { image: slots.name(), function: &function, reason };
     let host = AssertUnwindSafe(|| slots.materializer.failed(&failure));
     let instead = catch_unwind(host).unwrap_or_else(|thrown| {
         std::mem::forget(thrown);

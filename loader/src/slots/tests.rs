@@ -8,7 +8,7 @@ use crate::image::ImageError;
 use crate::image::note::LazyLayout;
 use crate::sys::threads::in_child;
 use crate::testing::{Folder, call};
-use crate::{ImageSource, LoadError, Loader, LoaderOptions, Request};
+use crate::{FunctionRequest, ImageSource, LoadError, Loader, LoaderOptions};
 use std::arch::asm;
 use std::fmt::Write;
 use std::process::Command;
@@ -86,7 +86,7 @@ fn functions_are_compiled_once_whoever_calls() {
     let (source, names) = numbers(COUNT);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let bytes = image(&folder, "threads.c", &source, &names);
-    let (sender, requests) = mpsc::channel::<Request>();
+    let (sender, requests) = mpsc::channel::<FunctionRequest>();
     let requests = Arc::new(Mutex::new(requests));
     for _ in 0..2 {
         let requests = Arc::clone(&requests);
@@ -182,7 +182,7 @@ fn a_forked_process_asks_for_itself() {
     let folder = Folder::new();
     let source = "int f(void); int f_body(void) { return 3; } int g(void); int g_body(void) { return 5; }";
     let bytes = image(&folder, "forks.c", source, &["f", "g"]);
-    let (sender, requests) = mpsc::channel::<Request>();
+    let (sender, requests) = mpsc::channel::<FunctionRequest>();
     let sender = Mutex::new(sender);
     let fake = Fake::new(move |request| match here() == PARENT.load(Ordering::SeqCst) {
         true => sender.lock().unwrap().send(request).unwrap(),
@@ -285,7 +285,7 @@ fn an_image_may_go_while_its_functions_are_compiled() {
          int ended; __attribute__((destructor)) static void end(void) { ended = g(); }";
     let folder = Folder::new();
     let bytes = image(&folder, "goes.c", source, &["f", "g"]);
-    let (sender, requests) = mpsc::channel::<Request>();
+    let (sender, requests) = mpsc::channel::<FunctionRequest>();
     let sender = Mutex::new(sender);
     let fake = Fake::new(move |request| match request.function().unwrap().name.as_str() {
         "f" => sender.lock().unwrap().send(request).unwrap(),
@@ -468,7 +468,7 @@ fn a_thread_that_waits_may_be_interrupted() {
     }
     let folder = Folder::new();
     let bytes = image(&folder, "waits.c", "int f(void); int f_body(void) { return 3; }", &["f"]);
-    let (sender, requests) = mpsc::channel::<Request>();
+    let (sender, requests) = mpsc::channel::<FunctionRequest>();
     let sender = Mutex::new(sender);
     let fake = Fake::new(move |request| sender.lock().unwrap().send(request).unwrap());
     let image = load(&fake.loader(), "waits", &bytes);

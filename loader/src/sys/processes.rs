@@ -7,6 +7,7 @@
 //! the same in a large host as in a small one; they run on stacks of their own, with every signal blocked, and make
 //! nothing but system calls.
 
+use super::signals::SignalMask;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
@@ -194,31 +195,6 @@ fn above_standard(fd: c_int) -> io::Result<OwnedFd> {
     unsafe {
         let copy = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10);
         if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(copy)) }
-    }
-}
-
-/// Every signal is blocked in the calling thread while this lives.
-struct SignalMask {
-    before: libc::sigset_t,
-}
-
-impl SignalMask {
-    fn block_all() -> Self {
-        let mut all = MaybeUninit::uninit();
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: sigfillset and pthread_sigmask fill the sets they are given; with these arguments they cannot fail.
-        unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-            Self { before: before.assume_init() }
-        }
-    }
-}
-
-impl Drop for SignalMask {
-    fn drop(&mut self) {
-        // SAFETY: the set is the one the system gave.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
     }
 }
 

@@ -74,25 +74,35 @@ pub(crate) unsafe fn register_atfork(handlers: [ForkHandler; 3], handle: *mut c_
     unsafe { glibc::__register_atfork(prepare, parent, child, handle) }
 }
 
-/// Runs `run` with every signal of this thread put off until it is done: it may take locks that a handler would wait for.
-pub(crate) fn uninterrupted<T>(run: impl FnOnce() -> T) -> T {
-    struct Mask(MaybeUninit<libc::sigset_t>);
-    impl Drop for Mask {
-        fn drop(&mut self) {
-            // SAFETY: filled below.
-            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, self.0.as_ptr(), ptr::null_mut()) };
+/// Every signal is blocked in the calling thread while this lives, and in what it starts meanwhile.
+pub(super) struct SignalMask {
+    before: libc::sigset_t,
+}
+
+impl SignalMask {
+    pub(super) fn block_all() -> Self {
+        let mut all = MaybeUninit::uninit();
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: sigfillset and pthread_sigmask fill the sets they are given; with these arguments they cannot fail.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+            Self { before: before.assume_init() }
         }
     }
-    let mut before = Mask(MaybeUninit::uninit());
-    // SAFETY: both sets are written before they are read; with a full set and this way of changing it, the call does not fail.
-    unsafe {
-        let mut all = MaybeUninit::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.0.as_mut_ptr());
+}
+
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one the system gave.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
     }
-    let result = run();
-    drop(before);
-    result
+}
+
+/// Runs `run` with every signal of this thread put off until it is done: it may take locks that a handler would wait for.
+pub(crate) fn uninterrupted<T>(run: impl FnOnce() -> T) -> T {
+    let _mask = SignalMask::block_all();
+    run()
 }
 
 /// Runs `run` without a trace in the caller's `errno`.

@@ -1,8 +1,8 @@
 //! Threads of ours, the end of any thread, and forks.
 
+use super::signals::SignalMask;
 use std::ffi::{c_uint, c_void};
 use std::io;
-use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
 
@@ -17,20 +17,9 @@ pub fn spawn_quiet<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     let builder = Builder::new().name(name.to_owned()).stack_size(stack_bytes);
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: both sets are written before they are read; a new thread inherits the mask of the one that makes it.
-    let result = unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr())
-    };
-    if result != 0 {
-        return Err(io::Error::from_raw_os_error(result));
-    }
-    let thread = builder.spawn(run);
-    // SAFETY: `before` was filled by the call above, which succeeded.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    thread
+    // A new thread inherits the mask of the one that makes it.
+    let _mask = SignalMask::block_all();
+    builder.spawn(run)
 }
 
 /// A value of every thread whose `end` is called when a thread that has one ends: after the destructors of C++ and
@@ -114,6 +103,7 @@ pub(crate) fn in_child(run: impl FnOnce() -> u8) -> Option<u8> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test shall say where")]
     use super::*;
+    use std::mem::MaybeUninit;
 
     #[test]
     fn a_quiet_thread_blocks_every_signal_and_its_maker_does_not() {

@@ -4,7 +4,7 @@ use crate::Status;
 use crate::arguments::UsageError;
 use crate::progress::Progress;
 use hotbed::Observer;
-use parking_lot::Mutex;
+use hotbed_loader::sys::sync::Mutex;
 use std::io::{IsTerminal, Write};
 
 /// Writes one line, prefixed with the command's name.

@@ -4,7 +4,7 @@
 
 use crate::Status;
 use hotbed::{BUILD, Isolation, Lang, Observer, Runtime, SharedLibrary, Source, Unit};
-use parking_lot::Mutex;
+use hotbed_loader::sys::sync::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The bar that appears on a terminal when compiling takes longer than a second.
 
+use hotbed_loader::sys::sync::{Condvar, Mutex};
 use hotbed_loader::sys::threads;
 use indicatif::{ProgressBar, ProgressStyle};
-use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,7 +38,10 @@ impl Progress {
 fn watch((finished, ended): &(Mutex<bool>, Condvar), unit: String) {
     let started = Instant::now();
     let mut finished = finished.lock();
-    ended.wait_while_for(&mut finished, |finished| !*finished, PATIENCE);
+    while !*finished {
+        let Some(rest) = PATIENCE.checked_sub(started.elapsed()) else { break };
+        finished = ended.wait_for(finished, rest).0;
+    }
     if *finished {
         return;
     }
@@ -47,7 +50,7 @@ fn watch((finished, ended): &(Mutex<bool>, Condvar), unit: String) {
     let bar = ProgressBar::new_spinner().with_style(style).with_elapsed(started.elapsed()).with_message(unit);
     while !*finished {
         bar.tick();
-        ended.wait_while_for(&mut finished, |finished| !*finished, REDRAW);
+        finished = ended.wait_for(finished, REDRAW).0;
     }
     bar.finish_and_clear();
 }

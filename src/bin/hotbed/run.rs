@@ -8,6 +8,7 @@ use crate::{Outcome, Status, console, usage};
 use hotbed::{Image, Load, ProgramArguments, Runtime, SharedLibrary, Unit};
 use hotbed_loader::sys::start;
 use std::ffi::{CStr, c_char, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -79,7 +80,8 @@ extern "C" fn keep_compiled() {
     if let Some((process, runtime)) = RUNTIME.get()
         && *process == start::process_id()
     {
-        let _ = runtime.keep_compiled();
+        // Nothing may unwind into the C library; what the panic says, the hook has said.
+        let _ = catch_unwind(AssertUnwindSafe(|| runtime.keep_compiled()));
     }
 }
 

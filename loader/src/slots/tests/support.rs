@@ -3,7 +3,9 @@
 use crate::image::note::{self, LazyLayout};
 use crate::sys::sync::Mutex;
 use crate::testing::Folder;
-use crate::{Failure, Image, ImageSource, Loader, LoaderOptions, Materializer, Request, Slots};
+use crate::{
+    FunctionFailure, FunctionRequest, Image, ImageSource, Loader, LoaderOptions, Materializer, Slots,
+};
 use object::{Object, ObjectSection};
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -78,9 +80,9 @@ pub(super) fn change(bytes: &mut [u8], change: impl FnOnce(Option<LazyLayout>) -
 }
 
 /// What is done with a request.
-type Answer = dyn Fn(Request) + Send + Sync;
+type Answer = dyn Fn(FunctionRequest) + Send + Sync;
 /// What is called instead of a function that failed.
-type Instead = dyn Fn(&Failure<'_>) -> Option<usize> + Send + Sync;
+type Instead = dyn Fn(&FunctionFailure<'_>) -> Option<usize> + Send + Sync;
 
 /// A materializer for a test.
 pub(super) struct Fake {
@@ -92,13 +94,13 @@ pub(super) struct Fake {
 }
 
 impl Fake {
-    pub(super) fn new(answer: impl Fn(Request) + Send + Sync + 'static) -> Arc<Self> {
+    pub(super) fn new(answer: impl Fn(FunctionRequest) + Send + Sync + 'static) -> Arc<Self> {
         Self::failing(answer, |_| None)
     }
 
     pub(super) fn failing(
-        answer: impl Fn(Request) + Send + Sync + 'static,
-        instead: impl Fn(&Failure<'_>) -> Option<usize> + Send + Sync + 'static,
+        answer: impl Fn(FunctionRequest) + Send + Sync + 'static,
+        instead: impl Fn(&FunctionFailure<'_>) -> Option<usize> + Send + Sync + 'static,
     ) -> Arc<Self> {
         let (asked, ended) = (Mutex::default(), AtomicUsize::new(0));
         Arc::new(Self { asked, ended, answer: Box::new(answer), instead: Box::new(instead) })
@@ -123,13 +125,13 @@ impl fmt::Debug for Fake {
 }
 
 impl Materializer for Fake {
-    fn materialize(&self, request: Request) {
+    fn materialize(&self, request: FunctionRequest) {
         let star = if request.is_deep() { "*" } else { "" };
         self.asked.lock().push(request.function().unwrap().name + star);
         (self.answer)(request);
     }
 
-    fn failed(&self, failure: &Failure<'_>) -> Option<usize> {
+    fn failed(&self, failure: &FunctionFailure<'_>) -> Option<usize> {
         (self.instead)(failure)
     }
 
@@ -139,13 +141,13 @@ impl Materializer for Fake {
 }
 
 /// Answers with the body that the image has.
-pub(super) fn answer(request: Request) {
+pub(super) fn answer(request: FunctionRequest) {
     let body = request.slots().for_fresh(&(request.function().unwrap().name + "_body"));
     request.done(body.map(|body| body.address).ok_or_else(|| "it has no body".to_owned()));
 }
 
 /// The same on another thread.
-pub(super) fn answer_elsewhere(request: Request) {
+pub(super) fn answer_elsewhere(request: FunctionRequest) {
     std::thread::spawn(|| answer(request));
 }
 
