@@ -3,13 +3,17 @@
 //! Two kinds of memory are put into it. Data are the process's own. Code and constants are mapped twice: here, where they
 //! cannot be written, and once more at some other place, where they can be written and not executed; so one link
 //! after another can be put into the same page with no system call, and no address is ever writable and executable.
-//! The memory behind that has no file and no descriptor, which a program might close and use for something else.
+//! The memory behind that has no file and no descriptor, which a program might close and use for something else
+//! (under valgrind, which has no other way, it has both until it is mapped).
 //!
 //! What is mapped twice is shared with the children of a fork; who may still write it is for the caller to see to.
 
+use super::files::memory_file;
 use super::memory::PAGE;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 /// A stretch of addresses, given back when dropped.
@@ -76,19 +80,46 @@ impl Reservation {
     pub fn fill_twice(&self, code: usize, constants: usize, length: usize) -> io::Result<Writer> {
         self.check(&(code..code + length))?;
         self.check(&(constants..constants + length))?;
+        self.map_twice(code, constants, length, None).or_else(|error| {
+            // valgrind cannot map memory once more, but can map a file twice.
+            let file = File::from(memory_file("fresh code").map_err(|_| error)?);
+            file.set_len(2 * length as u64)?;
+            self.map_twice(code, constants, length, Some(&file))
+        })
+    }
+
+    fn map_twice(
+        &self,
+        code: usize,
+        constants: usize,
+        length: usize,
+        file: Option<&File>,
+    ) -> io::Result<Writer> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let kind = if file.is_some() { 0 } else { libc::MAP_ANONYMOUS | libc::MAP_NORESERVE };
+        let descriptor = file.map_or(-1, AsRawFd::as_raw_fd);
         // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
-        let start = unsafe { libc::mmap(ptr::null_mut(), 2 * length, access, flags, -1, 0) };
+        let start = unsafe {
+            libc::mmap(ptr::null_mut(), 2 * length, access, libc::MAP_SHARED | kind, descriptor, 0)
+        };
         let writer = Writer { start: mapped(start)?, length, code, constants };
-        for (from, to, access) in [
-            (writer.start, code, libc::PROT_READ | libc::PROT_EXEC),
-            (writer.start + length, constants, libc::PROT_READ),
-        ] {
+        for (offset, to, access) in
+            [(0, code, libc::PROT_READ | libc::PROT_EXEC), (length, constants, libc::PROT_READ)]
+        {
+            if file.is_some() {
+                let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+                // SAFETY: it replaces a part of this reservation that nobody has been given yet.
+                mapped(unsafe {
+                    libc::mmap(to as *mut _, length, access, flags, descriptor, offset as libc::off_t)
+                })?;
+                continue;
+            }
             let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
             // SAFETY: with no old length, shared memory is mapped once more and nothing moves. It replaces a part of
             // this reservation that nobody has been given yet.
-            mapped(unsafe { libc::mremap(from as *mut _, 0, length, flags, to as *mut libc::c_void) })?;
+            mapped(unsafe {
+                libc::mremap((start as usize + offset) as *mut _, 0, length, flags, to as *mut libc::c_void)
+            })?;
             // SAFETY: the mapping made just now.
             if unsafe { libc::mprotect(to as *mut _, length, access) } != 0 {
                 return Err(io::Error::last_os_error());
@@ -193,6 +224,21 @@ mod tests {
         let space = Reservation::new(16 * PAGE, None).unwrap();
         let (code, constants) = (space.start() + 2 * PAGE, space.start() + 8 * PAGE);
         let writer = space.fill_twice(code, constants, 2 * PAGE).unwrap();
+        check_twice(&space, writer, code, constants);
+    }
+
+    #[test]
+    fn a_file_does_where_memory_cannot_be_mapped_once_more() {
+        let space = Reservation::new(16 * PAGE, None).unwrap();
+        let (code, constants) = (space.start() + 2 * PAGE, space.start() + 8 * PAGE);
+        let file = File::from(memory_file("test").unwrap());
+        file.set_len(4 * PAGE as u64).unwrap();
+        let writer = space.map_twice(code, constants, 2 * PAGE, Some(&file)).unwrap();
+        drop(file);
+        check_twice(&space, writer, code, constants);
+    }
+
+    fn check_twice(space: &Reservation, writer: Writer, code: usize, constants: usize) {
         write(&writer, code + PAGE, &code_for(7));
         assert_eq!(call(code + PAGE), 7);
         write(&writer, code + PAGE + 64, &code_for(8));
