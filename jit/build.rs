@@ -173,6 +173,8 @@ fn link(prefix: &Path, config: &Path) {
     println!("cargo:rustc-link-arg-cdylib=-Wl,--no-warn-symbol-ordering");
     // A symbol that is missing is an error of this build, not of the first compilation.
     println!("cargo:rustc-link-arg-cdylib=-Wl,-z,defs");
+    // Functions may have to be compiled while the process ends: see shim/lasting.cpp.
+    println!("cargo:rustc-link-arg-cdylib=-Wl,--defsym=__cxa_atexit=hb_never_destroy");
     println!("cargo:rustc-link-search=native={}", prefix.join("lib").display());
     for library in ["lldELF", "lldCommon"] {
         println!("cargo:rustc-link-lib=static:-bundle={library}");

@@ -1,5 +1,6 @@
 //! Functions that are compiled when they are first called: programs and units cannot tell, whatever they do at the time.
 
+mod ends;
 mod failures;
 mod forks;
 mod frames;
