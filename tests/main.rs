@@ -12,6 +12,7 @@ mod bad_input;
 mod beginning_and_end;
 mod build_image;
 mod debuggers;
+mod examples;
 mod exceptions;
 mod explain;
 mod groups;
