@@ -2,7 +2,8 @@
 //!
 //! This is all that the author of a language has to do once there is IR: hand it over as bitcode, say which functions of the
 //! host it may call, and ask for the functions by name. Linking, loading, and compiling each function when it is first called
-//! is Hotbed's work. `cargo run --example inkwell` runs it, after `cargo build --workspace`, which builds the plugin.
+//! is Hotbed's work. `cargo run --example inkwell` runs it, after `cargo build --workspace`, which builds the plugin;
+//! `examples/kaleidoscope` is a whole language made this way.
 //!
 //! Only bitcode goes from the host's LLVM to Hotbed's, so the host's may be an older one. A host depends on `hotbed`, and on inkwell with
 //! the LLVM that it has (`inkwell = { version = "0.11", features = ["llvm22-1"] }`); Hotbed opens its plugin when there is
