@@ -26,7 +26,7 @@ pub use image::{
     Definition, Export, Image, ImageError, ImageSource, Import, LoadTimes, Obstacles, SymbolKind,
 };
 pub use layers::{Layer, Resolution};
-pub use loader::{Answer, Asked, Explanation, Reason, Verdict};
-pub use loader::{Library, LibraryRequest, Loader, LoaderOptions, Namespace, NamespaceOptions};
+pub use loader::{Answer, Asked, Explanation, Reason, Verdict, near_misses};
+pub use loader::{Library, LibraryRequest, Loader, LoaderOptions, Namespace, NamespaceOptions, Provider};
 pub use slots::{FunctionFailure, FunctionRequest, LazyFunction, Materializer, Slots};
 pub use sys::arguments::ProgramArguments;

@@ -12,11 +12,12 @@ mod needed;
 mod tests;
 mod units;
 
-pub use explain::{Answer, Asked, Explanation, Reason, Verdict};
+pub use explain::{Answer, Asked, Explanation, Reason, Verdict, near_misses};
 pub(crate) use library::search_of;
 pub use library::{Library, LibraryRequest};
 pub(crate) use load::Member;
 pub use namespace::{Namespace, NamespaceOptions};
+pub use units::Provider;
 pub(crate) use units::seen_by;
 
 use crate::debug::{self, DebugOptions, Frame, Tools};
@@ -53,6 +54,8 @@ pub struct LoaderOptions {
     /// Do not refuse them: calling such a function ends the process with a message, as wherever such an image is
     /// mapped by somebody else.
     pub uncompiled_functions: bool,
+    /// Loads what units look up while they run and nobody has.
+    pub provider: Option<Arc<dyn Provider>>,
 }
 
 impl Default for LoaderOptions {
@@ -65,6 +68,7 @@ impl Default for LoaderOptions {
             lazy_imports: true,
             materializer: None,
             uncompiled_functions: false,
+            provider: None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod tests;
 
 pub use answer::{Answer, Asked, Explanation, Reason, Verdict};
 use near::Nearest;
+pub use near::near_misses;
 
 use super::{Library, Loader, Member, Namespace, seen_by};
 use crate::error::{LoadError, Unresolved, demangle};

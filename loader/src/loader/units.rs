@@ -5,7 +5,19 @@ use crate::image::symbols::Name;
 use crate::image::{Image, address_of};
 use crate::layers::{Layer, Query, Space};
 use crate::stand_ins::Special;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+/// Has more to give than what is loaded, for a host that knows of code which nobody has needed yet.
+pub trait Provider: Send + Sync + fmt::Debug {
+    /// The unit `unit` of `namespace` looks `symbol` up while it runs, and nobody has it. Loads what has it, on the thread that asks, which
+    /// holds no lock. Whether it may be there now.
+    ///
+    /// # Errors
+    /// Why that cannot be loaded; `dlerror` tells the unit.
+    fn provide(&self, namespace: &Namespace, unit: &str, symbol: &str) -> Result<bool, String>;
+}
 
 impl Loader {
     /// The address of the definition of `name` that units have, for a unit that asks by a special handle.
@@ -25,6 +37,21 @@ impl Loader {
                     .map(|found| found.address)
             }
         }
+    }
+
+    /// Has the host load what has `name`, which nobody has. Whether it may be there now.
+    ///
+    /// # Errors
+    /// Why that cannot be loaded.
+    pub(crate) fn provide(&self, asker: &Image, name: &str) -> Result<bool, String> {
+        let Some(provider) = &self.0.options.provider else { return Ok(false) };
+        let namespace = Namespace(Arc::clone(asker.space()));
+        let provide = AssertUnwindSafe(|| provider.provide(&namespace, asker.name(), name));
+        catch_unwind(provide).unwrap_or_else(|thrown| {
+            // It may throw again when it is dropped.
+            std::mem::forget(thrown);
+            Err("the host panicked".into())
+        })
     }
 
     fn in_units(&self, asker: &Image, name: &str) -> Option<usize> {

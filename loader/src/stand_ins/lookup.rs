@@ -3,7 +3,7 @@
 //! The special handles are answered from the layers of the unit that asks, so that it gets for a name what its own
 //! references of that name got: `RTLD_DEFAULT` its own definition first, `RTLD_NEXT` what comes behind it in load order.
 //! The program's own handle (`dlopen(NULL)`) means all units. What the layers do not have, and every handle of a library,
-//! is glibc's to answer.
+//! is glibc's to answer; what glibc does not have either, the host may load.
 
 use super::handles::{self, Meaning};
 use super::{Special, errors, instead_of_process};
@@ -96,6 +96,20 @@ unsafe fn find(
     // glibc may know it from a facade: that is not behind the units.
     if special == Special::Next && registry::image_at(found as usize).is_some() {
         found = ptr::null_mut();
+    }
+    if found.is_null() && version.is_none() {
+        match loader.provide(&asker, plain) {
+            Ok(true) => {
+                if let Some(address) = loader.symbol_of_units(&asker, plain, special) {
+                    return answer(address);
+                }
+            }
+            Ok(false) => {}
+            Err(reason) => {
+                errors::fail(&reason);
+                return ptr::null_mut();
+            }
+        }
     }
     match instead_of_process(Name::new(text.to_bytes())) {
         _ if found.is_null() => fail(&asker, plain, version),

@@ -91,6 +91,13 @@ impl Nearest {
     }
 }
 
+/// The names like `wanted`, which nobody has, among `names`: nearest first, mangled ones as source has them.
+pub fn near_misses<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut nearest = Nearest::new(wanted);
+    names.into_iter().for_each(|name| nearest.consider(name.as_bytes()));
+    nearest.names()
+}
+
 /// The identifiers in a mangled name, each of which has its length in front; and some text that only looks so.
 fn identifiers(mangled: &str) -> impl Iterator<Item = &str> {
     let mut rest = mangled;
@@ -172,9 +179,7 @@ mod tests {
     use super::*;
 
     fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
-        let mut nearest = Nearest::new(wanted);
-        names.iter().for_each(|name| nearest.consider(name.as_bytes()));
-        nearest.names()
+        near_misses(wanted, names.iter().copied())
     }
 
     #[test]
