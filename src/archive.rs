@@ -1,10 +1,10 @@
 //! Archives as a layer: what is in them gets loaded when something needs it.
 
 mod index;
-mod registered;
+mod members;
 
 pub(crate) use index::Definition;
-pub(crate) use registered::{Claim, Registered, select};
+pub(crate) use members::Members;
 
 use crate::input::{self, Compilation, Kind, Load};
 use crate::namespace::Namespace;

@@ -5,9 +5,9 @@ use crate::debug::DebugSettings;
 use crate::error::Error;
 use crate::lazy::{Functions, OnFailure};
 use crate::observer::{Observer, Silent};
-use crate::runtime::Runtime;
+use crate::runtime::{Misses, Runtime};
 use hotbed_loader::sys::arguments::ProgramArguments;
-use hotbed_loader::{FunctionFailure, Loader, LoaderOptions, Materializer};
+use hotbed_loader::{FunctionFailure, Loader, LoaderOptions, Materializer, Provider};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,9 +189,17 @@ impl RuntimeBuilder {
         let functions =
             back_ends.compiles_functions().then(|| Functions::new(Arc::clone(&back_ends), on_failure));
         let materializer = functions.clone().map(|functions| functions as Arc<dyn Materializer>);
-        let options =
-            LoaderOptions { global_libraries, program, debug, materializer, ..LoaderOptions::default() };
-        let loader = Loader::new(options);
+        let misses = Arc::new(Misses::default());
+        let provider: Option<Arc<dyn Provider>> = Some(Arc::clone(&misses) as _);
+        let options = LoaderOptions {
+            global_libraries,
+            program,
+            debug,
+            materializer,
+            provider,
+            ..LoaderOptions::default()
+        };
+        let loader = (Loader::new(options), &*misses);
         Ok(Runtime::assemble(loader, (back_ends, functions), cache, autoload, color, observer))
     }
 }

@@ -88,6 +88,18 @@ pub enum Error {
         /// Why; it names the symbols that are missing.
         source: Box<LoadError>,
     },
+    /// A lazy library that has a symbol, or may have one that nobody else has, cannot be compiled.
+    #[error("cannot load {library} for `{symbol}`, needed by {unit}: {source}")]
+    Needed {
+        /// The unit that needs it.
+        unit: String,
+        /// The symbol.
+        symbol: String,
+        /// The library.
+        library: String,
+        /// Why; the compiler's messages are in it.
+        source: Box<Error>,
+    },
     /// A shared library cannot be opened.
     #[error("{source}")]
     Library {
@@ -195,6 +207,7 @@ impl Error {
             | Self::Compile { failure, .. }
             | Self::Input { failure, .. }
             | Self::Link { failure, .. } => Some(failure),
+            Self::Needed { source, .. } => source.failure(),
             _ => None,
         }
     }

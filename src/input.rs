@@ -8,6 +8,7 @@ use crate::archive::{Archive, Archived};
 use crate::error::Error;
 use crate::namespace::Namespace;
 use hotbed_loader::boundary::{Argument, Content, Failure, FailureKind, Input, Lang, Request};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Something to load, of whatever kind.
@@ -30,6 +31,8 @@ pub(crate) enum Kind {
     Library(LibraryName),
     /// An archive whose members are loaded when they are needed.
     Archive(Archived),
+    /// Through a back end when it is needed, for the symbols of a list if there is one.
+    Lazy(Compilation, Option<BTreeSet<String>>),
 }
 
 /// Where bytes are.
@@ -383,6 +386,16 @@ impl Program {
         self
     }
 
+    /// Adds source text whose name tells the language.
+    pub(crate) fn text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.compilation.input(None, bytes(name, text.into()));
+        self
+    }
+
+    pub(crate) fn into_compilation(self) -> Compilation {
+        Compilation { lazy: self.lazy, ..self.compilation }
+    }
+
     /// Another name for the unit than that of the first input.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -405,8 +418,8 @@ impl Program {
 
 impl From<Program> for Load {
     fn from(program: Program) -> Self {
-        let Program { name, mut compilation, namespace, lazy } = program;
-        compilation.lazy = lazy;
+        let (name, namespace) = (program.name.clone(), program.namespace.clone());
+        let compilation = program.into_compilation();
         let name = name.unwrap_or_else(|| compilation.name());
         Self { name, kind: Kind::Compile(compilation), namespace }
     }

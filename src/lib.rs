@@ -37,10 +37,12 @@ mod input;
 #[doc(hidden)]
 pub mod keeper;
 mod lazy;
+mod library;
 mod named;
 mod namespace;
 mod observer;
 mod output;
+mod pending;
 mod provenance;
 mod report;
 mod runtime;
@@ -64,6 +66,7 @@ pub use hotbed_loader::{
 };
 pub use hotbed_loader::{FunctionFailure, LazyFunction};
 pub use input::{Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
+pub use library::LibraryBuilder;
 pub use namespace::{Namespace, NamespaceOptions};
 pub use observer::Observer;
 pub use report::Report;

@@ -1,7 +1,7 @@
 //! Namespaces: units that see each other, and in which order they search.
 
-use crate::archive::Registered;
 use crate::error::Error;
+use crate::pending::Pending;
 use crate::runtime::{Runtime, WeakRuntime};
 use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::sys::sync::Mutex;
@@ -23,7 +23,7 @@ struct Inner {
     links: Vec<Namespace>,
     runtime: WeakRuntime,
     /// In load order; units own them.
-    archives: Mutex<Vec<Weak<Registered>>>,
+    pending: Mutex<Vec<Weak<Pending>>>,
 }
 
 /// What a namespace shall be like.
@@ -48,7 +48,7 @@ impl NamespaceOptions {
         self
     }
 
-    /// Another namespace, whose units and archives its own see after their own and after those linked before it; and
+    /// Another namespace, whose units, archives and lazy libraries its own see after their own and after those linked before it; and
     /// what that one sees.
     pub fn link(mut self, namespace: &Namespace) -> Self {
         self.links.push(namespace.clone());
@@ -78,7 +78,7 @@ impl Namespace {
     fn of(loader: hotbed_loader::Namespace, links: Vec<Self>, runtime: WeakRuntime) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self { inner: Arc::new(Inner { number, loader, links, runtime, archives: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { number, loader, links, runtime, pending: Mutex::default() }) }
     }
 
     /// Its name; empty for the default one.
@@ -117,19 +117,32 @@ impl Namespace {
         scope
     }
 
-    /// Its archives, in load order.
-    pub(crate) fn archives(&self) -> Vec<Arc<Registered>> {
-        self.inner.archives.lock().iter().filter_map(Weak::upgrade).collect()
+    /// Its archives and lazy libraries, in load order.
+    pub(crate) fn pending(&self) -> Vec<Arc<Pending>> {
+        self.inner.pending.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    pub(crate) fn add_archive(&self, archive: &Arc<Registered>) {
-        let mut archives = self.inner.archives.lock();
-        archives.retain(|other| other.strong_count() > 0);
-        archives.push(Arc::downgrade(archive));
+    pub(crate) fn add_pending(&self, one: &Arc<Pending>) {
+        let mut pending = self.inner.pending.lock();
+        pending.retain(|other| other.strong_count() > 0);
+        pending.push(Arc::downgrade(one));
     }
 
-    pub(crate) fn remove_archive(&self, archive: &Arc<Registered>) {
-        self.inner.archives.lock().retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(archive)));
+    pub(crate) fn remove_pending(&self, one: &Arc<Pending>) {
+        self.inner.pending.lock().retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(one)));
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakNamespace {
+        WeakNamespace(Arc::downgrade(&self.inner))
+    }
+}
+
+/// A namespace that may be gone.
+pub(crate) struct WeakNamespace(Weak<Inner>);
+
+impl WeakNamespace {
+    pub(crate) fn upgrade(&self) -> Option<Namespace> {
+        Some(Namespace { inner: self.0.upgrade()? })
     }
 }
 
@@ -156,6 +169,8 @@ impl Runtime {
     /// # Errors
     /// When it shall see one of another runtime.
     pub fn namespace(&self, options: NamespaceOptions) -> Result<Namespace, Error> {
-        options.make(self.loader(), self.downgrade())
+        let namespace = options.make(self.loader(), self.downgrade())?;
+        self.remember(&namespace);
+        Ok(namespace)
     }
 }

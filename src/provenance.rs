@@ -3,6 +3,7 @@
 use hotbed_loader::boundary::Dependency;
 use hotbed_loader::store::{Key, Record};
 use hotbed_loader::sys::files::{FileIdentity, FileKind, FileStatus, Stamp};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::input::LibraryName;
@@ -18,10 +19,12 @@ pub(crate) enum Identity {
     Library(LibraryName),
     /// An archive, by a hash of its contents and flags.
     Archive([u8; 32]),
+    /// A lazy library: a request, the directory that it was made in, and the declared list.
+    Lazy(Key, PathBuf, Option<BTreeSet<String>>),
 }
 
 /// What a unit depends on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Provenance {
     /// Nothing beyond its identity.
     #[default]

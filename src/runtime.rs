@@ -4,6 +4,9 @@ mod explain;
 mod group;
 mod loading;
 mod make;
+mod misses;
+
+pub(crate) use misses::Misses;
 
 use crate::autoload::Autoload;
 use crate::back_end::BackEnds;
@@ -13,7 +16,7 @@ use crate::error::Error;
 use crate::host_fn::HostFunction;
 use crate::input::{Kind, Load};
 use crate::lazy::Functions;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, WeakNamespace};
 use crate::observer::Observer;
 use crate::output;
 use crate::report::Report;
@@ -52,7 +55,9 @@ pub(crate) struct Inner {
     loading: Mutex<HashSet<UnitKey>>,
     loaded: Condvar,
     sequence: AtomicU64,
-    /// The right to load members of archives, of one thread at a time: nobody must take the same member.
+    /// All others.
+    namespaces: Mutex<Vec<WeakNamespace>>,
+    /// The right to load what is pending, of one thread at a time: nobody must take the same.
     pulling: ReentrantLock,
 }
 
@@ -66,7 +71,7 @@ impl Runtime {
     }
 
     pub(crate) fn assemble(
-        loader: Loader,
+        (loader, misses): (Loader, &Misses),
         (back_ends, functions): (Arc<BackEnds>, Option<Arc<Functions>>),
         cache: Option<PathBuf>,
         autoload: bool,
@@ -75,6 +80,7 @@ impl Runtime {
     ) -> Self {
         let inner = |this: &WeakRuntime| Inner {
             namespace: Namespace::default_of(&loader, Weak::clone(this)),
+            namespaces: Mutex::default(),
             pulling: ReentrantLock::default(),
             loader,
             back_ends,
@@ -88,7 +94,9 @@ impl Runtime {
             loaded: Condvar::new(),
             sequence: AtomicU64::new(0),
         };
-        Self { inner: Arc::new_cyclic(inner) }
+        let runtime = Self { inner: Arc::new_cyclic(inner) };
+        misses.connect(runtime.downgrade());
+        runtime
     }
 
     /// Defines a symbol of the host, which every unit that is loaded later finds before other units' and the process's.
@@ -134,6 +142,7 @@ impl Runtime {
         let compilation = match kind {
             Kind::Compile(compilation) => Some(compilation),
             Kind::Archive(archive) => Some(archive.whole()),
+            Kind::Lazy(compilation, _) => Some(compilation),
             Kind::Image(_) | Kind::Library(_) => None,
         };
         let Some(compilation) = compilation else {
@@ -166,6 +175,24 @@ impl Runtime {
     /// The namespace of units that are loaded into none in particular.
     pub fn default_namespace(&self) -> &Namespace {
         &self.inner.namespace
+    }
+
+    /// Notes a new namespace.
+    pub(crate) fn remember(&self, namespace: &Namespace) {
+        let mut namespaces = self.inner.namespaces.lock();
+        namespaces.retain(|other| other.upgrade().is_some());
+        namespaces.push(namespace.downgrade());
+    }
+
+    /// The namespace that the loader knows as `namespace`.
+    fn namespace_with(&self, namespace: &hotbed_loader::Namespace) -> Option<Namespace> {
+        let default = &self.inner.namespace;
+        if default.loader() == namespace {
+            return Some(default.clone());
+        }
+        let all: Vec<Namespace> =
+            self.inner.namespaces.lock().iter().filter_map(WeakNamespace::upgrade).collect();
+        all.into_iter().find(|other| other.loader() == namespace)
     }
 
     /// Whether a unit of that name is loaded in the default namespace.

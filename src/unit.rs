@@ -1,8 +1,8 @@
 //! A loaded unit.
 
-use crate::archive::Registered;
 use crate::error::Error;
 use crate::namespace::Namespace;
+use crate::pending::Pending;
 use crate::provenance::{Identity, Provenance};
 use crate::report::Report;
 use crate::runtime::{Runtime, WeakRuntime};
@@ -14,8 +14,8 @@ use hotbed_loader::{Image, Library};
 use std::fmt;
 use std::mem::size_of;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// One thing that a host asked to load. It stays loaded until [`Unit::unload`], or until the runtime and every handle of
 /// the unit are gone. Cheap to clone; any thread may use it.
@@ -30,8 +30,8 @@ pub(crate) struct Inner {
     /// Place in the order of loading.
     sequence: u64,
     identity: Identity,
-    provenance: Mutex<Provenance>,
-    report: Report,
+    /// Nothing as long as it is a lazy library that waits.
+    making: Arc<OnceLock<Making>>,
     /// Nothing once it is unloaded.
     body: RwLock<Option<Body>>,
     /// How many symbols of it are held.
@@ -43,7 +43,14 @@ pub(crate) struct Inner {
 pub(crate) enum Body {
     Image(Arc<Image>),
     Library(Arc<Library>),
-    Archive(Arc<Registered>),
+    /// An archive or a lazy library.
+    Pending(Arc<Pending>),
+}
+
+/// How a unit was made.
+pub(crate) struct Making {
+    report: Report,
+    provenance: Mutex<Provenance>,
 }
 
 /// Everything that makes a unit.
@@ -52,8 +59,7 @@ pub(crate) struct Parts {
     pub(crate) namespace: Namespace,
     pub(crate) sequence: u64,
     pub(crate) identity: Identity,
-    pub(crate) provenance: Provenance,
-    pub(crate) report: Report,
+    pub(crate) making: Arc<OnceLock<Making>>,
     pub(crate) body: Body,
     pub(crate) runtime: WeakRuntime,
 }
@@ -65,15 +71,14 @@ pub(crate) struct Hold {
 
 impl Unit {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { name, namespace, sequence, identity, provenance, report, body, runtime } = parts;
+        let Parts { name, namespace, sequence, identity, making, body, runtime } = parts;
         Self {
             inner: Arc::new(Inner {
                 name,
                 namespace,
                 sequence,
                 identity,
-                provenance: Mutex::new(provenance),
-                report,
+                making,
                 body: RwLock::new(Some(body)),
                 held: AtomicUsize::new(0),
                 runtime,
@@ -91,9 +96,14 @@ impl Unit {
         &self.inner.namespace
     }
 
+    /// Whether nothing of it is loaded yet: of an archive no member, of a lazy library nothing at all, as nobody has needed any.
+    pub fn is_waiting(&self) -> bool {
+        self.pending().is_some_and(|pending| pending.is_waiting())
+    }
+
     /// The names of the members of an archive that are loaded up to now, in load order; none for a unit of another kind.
     pub fn members(&self) -> Vec<String> {
-        self.archive().map_or_else(Vec::new, |archive| archive.loaded())
+        self.pending().map_or_else(Vec::new, |pending| pending.loaded())
     }
 
     /// Whether it is a shared library.
@@ -101,9 +111,13 @@ impl Unit {
         matches!(self.inner.body.read().as_ref(), Some(Body::Library(_)))
     }
 
-    /// What loading it came to.
+    /// What loading it came to; nothing as long as it is a lazy library that waits.
     pub fn report(&self) -> &Report {
-        &self.inner.report
+        static NOTHING: OnceLock<Report> = OnceLock::new();
+        match self.inner.making.get() {
+            Some(making) => &making.report,
+            None => NOTHING.get_or_init(Report::default),
+        }
     }
 
     /// Whether it is still loaded.
@@ -117,21 +131,22 @@ impl Unit {
         match self.inner.body.read().as_ref()? {
             Body::Image(image) => image.path().map(Into::into),
             Body::Library(library) => Some(library.path().into()),
-            Body::Archive(archive) => archive.path().map(Into::into),
+            Body::Pending(pending) => pending.path().map(Into::into),
         }
     }
 
     /// Every file that was read to make it, and every place where one was looked for in vain. Relative paths are relative to
     /// the directory that was current when it was loaded.
     pub fn dependencies(&self) -> Vec<Dependency> {
-        self.inner.provenance.lock().dependencies()
+        self.inner.making.get().map_or_else(Vec::new, |making| making.provenance.lock().dependencies())
     }
 
-    /// The names it exports, for an archive those of all its members; none for a shared library, whose symbols only the system knows.
+    /// The names it exports, for an archive those of all its members, for a lazy library that waits what is known of it; none for
+    /// a shared library, whose symbols only the system knows.
     pub fn exports(&self) -> Vec<String> {
         match self.inner.body.read().as_ref() {
             Some(Body::Image(image)) => image.exports().map(|export| export.name.to_owned()).collect(),
-            Some(Body::Archive(archive)) => archive.names().map(str::to_owned).collect(),
+            Some(Body::Pending(pending)) => pending.names(),
             Some(Body::Library(_)) | None => Vec::new(),
         }
     }
@@ -139,13 +154,13 @@ impl Unit {
     /// The symbol `name` of this very unit, whatever other units call theirs. C++ names are mangled.
     ///
     /// `T` is a function pointer type, or a pointer to the type of a variable. A `thread_local` variable is that of
-    /// the calling thread. The member of an archive that defines it is loaded if it is not yet.
+    /// the calling thread. The member of an archive that defines it, or a lazy library, is loaded if it is not yet.
     ///
     /// # Safety
     /// The symbol is a function of type `T`, or `T` is a pointer to what the symbol is.
     ///
     /// # Errors
-    /// When the unit does not define it, or is unloaded; when the member of an archive cannot be loaded.
+    /// When the unit does not define it, or is unloaded; when the member of an archive, or a lazy library, cannot be loaded.
     pub unsafe fn get<T: Copy>(&self, name: &str) -> Result<Symbol<T>, Error> {
         const { assert!(size_of::<T>() == size_of::<usize>(), "a symbol is as large as a pointer") };
         let (address, hold) = self.find(name)?;
@@ -194,7 +209,8 @@ impl Unit {
         if self.inner.identity != *identity {
             return Err("from other content".into());
         }
-        self.inner.provenance.lock().check().map_err(|changed| format!("and {changed} since then"))
+        let Some(making) = self.inner.making.get() else { return Ok(()) };
+        making.provenance.lock().check().map_err(|changed| format!("and {changed} since then"))
     }
 
     /// The lock of what is loaded.
@@ -214,23 +230,23 @@ impl Unit {
     pub(crate) fn images(&self) -> Vec<Arc<Image>> {
         match self.inner.body.read().as_ref() {
             Some(Body::Image(image)) => vec![Arc::clone(image)],
-            Some(Body::Archive(archive)) => archive.images(),
+            Some(Body::Pending(pending)) => pending.images(),
             Some(Body::Library(_)) | None => Vec::new(),
         }
     }
 
-    pub(crate) fn archive(&self) -> Option<Arc<Registered>> {
+    pub(crate) fn pending(&self) -> Option<Arc<Pending>> {
         match self.inner.body.read().as_ref()? {
-            Body::Archive(archive) => Some(Arc::clone(archive)),
+            Body::Pending(pending) => Some(Arc::clone(pending)),
             Body::Image(_) | Body::Library(_) => None,
         }
     }
 
     fn find(&self, symbol: &str) -> Result<(usize, Hold), Error> {
-        if let (Err(_), Some(archive)) = (self.find_loaded(symbol), self.archive())
+        if let (Err(_), Some(pending)) = (self.find_loaded(symbol), self.pending())
             && let Some(runtime) = Runtime::upgrade(&self.inner.runtime)
         {
-            runtime.pull(&archive, symbol)?;
+            runtime.pull(&pending, symbol)?;
         }
         self.find_loaded(symbol)
     }
@@ -247,11 +263,17 @@ impl Unit {
             None => return Err(fail("the unit is unloaded")),
             Some(Body::Image(image)) => in_image(image),
             Some(Body::Library(library)) => library.get(symbol),
-            Some(Body::Archive(archive)) => archive.images().iter().find_map(in_image),
+            Some(Body::Pending(pending)) => pending.images().iter().find_map(in_image),
         };
         let address = address.ok_or_else(|| fail("the unit does not define it"))?;
         // Under the lock, so that nobody unloads it in between.
         Ok((address, Hold::new(&self.inner)))
+    }
+}
+
+impl Making {
+    pub(crate) fn new(report: Report, provenance: Provenance) -> Self {
+        Self { report, provenance: Mutex::new(provenance) }
     }
 }
 

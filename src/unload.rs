@@ -1,7 +1,7 @@
 //! Unloading units: what may stand in the way, and what a caller may want done about it.
 
-use crate::archive::Registered;
 use crate::error::Error;
+use crate::pending::Pending;
 use crate::runtime::{self, Runtime};
 use crate::unit::{Body, Unit};
 use hotbed_loader::image::wait_for_change;
@@ -65,9 +65,9 @@ pub(crate) fn together(units: &[Unit], how: Unload) -> Result<(), Error> {
     let began = Instant::now();
     let bodies = loop {
         let attempted = {
-            // No member of an archive must be loaded in between.
-            let archive = units.iter().find(|unit| unit.archive().is_some());
-            let runtime = archive.and_then(|unit| Runtime::upgrade(unit.runtime()));
+            // Nothing that is pending must be loaded in between.
+            let pending = units.iter().find(|unit| unit.pending().is_some());
+            let runtime = pending.and_then(|unit| Runtime::upgrade(unit.runtime()));
             let _right = runtime.as_ref().map(Runtime::right_to_pull);
             attempt(&units, how)
         };
@@ -89,8 +89,8 @@ pub(crate) fn together(units: &[Unit], how: Unload) -> Result<(), Error> {
     }
     // Destructors in the reverse order of constructors. They may call anything, this runtime too: no lock is held.
     for body in bodies.into_iter().rev() {
-        if let Body::Archive(archive) = &body {
-            archive.take_images().into_iter().rev().for_each(drop);
+        if let Body::Pending(pending) = &body {
+            pending.take_images().into_iter().rev().for_each(drop);
         }
     }
     Ok(())
@@ -107,8 +107,8 @@ struct Taken {
 enum What {
     Image,
     Library,
-    /// An archive, of whose members so many images were made.
-    Archive(Arc<Registered>, usize),
+    /// An archive or a lazy library, of which so many images were made.
+    Pending(Arc<Pending>, usize),
 }
 
 impl What {
@@ -117,7 +117,7 @@ impl What {
         match self {
             Self::Image => usize::from(images),
             Self::Library => usize::from(!images),
-            Self::Archive(_, count) => {
+            Self::Pending(_, count) => {
                 if images {
                     *count
                 } else {
@@ -139,11 +139,11 @@ impl Taken {
                 self.libraries.push(library);
                 What::Library
             }
-            Body::Archive(archive) => {
-                let images = archive.take_images();
+            Body::Pending(pending) => {
+                let images = pending.take_images();
                 let count = images.len();
                 self.images.extend(images);
-                What::Archive(archive, count)
+                What::Pending(pending, count)
             }
         });
     }
@@ -153,9 +153,9 @@ impl Taken {
         self.units.into_iter().filter_map(move |unit| match unit {
             What::Image => images.next().map(Body::Image),
             What::Library => libraries.next().map(Body::Library),
-            What::Archive(archive, count) => {
-                archive.give_back(images.by_ref().take(count).collect());
-                Some(Body::Archive(archive))
+            What::Pending(pending, count) => {
+                pending.give_back(images.by_ref().take(count).collect());
+                Some(Body::Pending(pending))
             }
         })
     }
@@ -214,8 +214,8 @@ fn attempt(units: &[Unit], how: Unload) -> Result<Vec<Body>, Refusal> {
     };
     if library.is_none() && image.is_none() {
         for unit in &taken.units {
-            if let What::Archive(archive, _) = unit {
-                archive.namespace().remove_archive(archive);
+            if let What::Pending(pending, _) = unit {
+                pending.namespace().remove_pending(pending);
             }
         }
         return Ok(taken.into_bodies().collect());

@@ -118,6 +118,22 @@ fn members_and_archives_that_need_each_other() {
 }
 
 #[test]
+fn look_ups_of_units_load_members() {
+    let scratch = Scratch::new("archives-look-ups");
+    let members = [
+        ("base.c", "int base(void) { return 4; }"),
+        ("looked.c", "int base(void); int looked_up(void) { return base() + 1; }"),
+    ];
+    let runtime = runtime();
+    let lib = load(&runtime, Archive::file(archive_of(&scratch, "lib.a", &members)));
+    let text = "#include <dlfcn.h>\nint user(void) { int (*f)(void) = dlsym(RTLD_DEFAULT, \"looked_up\"); return f ? f() : -1; }";
+    let user = load(&runtime, Source::text("user.c", text));
+    assert!(lib.members().is_empty() && lib.is_waiting());
+    assert_eq!(call(&user, "user"), 5);
+    assert_eq!(lib.members(), ["base.o", "looked.o"]);
+}
+
+#[test]
 fn bitcode_hidden_symbols_and_thin_archives() {
     let scratch = Scratch::new("archives-kinds");
     let bitcode = |name: &str, text: &str| object(&scratch.write(name, text), "bc", &["-emit-llvm"]);

@@ -20,6 +20,7 @@ mod hostile_inputs;
 mod image_shape;
 mod inputs;
 mod lazy;
+mod lazy_libraries;
 mod libraries;
 mod library_paths;
 mod mutated;

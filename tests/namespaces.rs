@@ -126,6 +126,8 @@ fn the_order_of_search_is_that_of_the_namespace() {
         error.contains("member") && error.contains("asked: the unit itself, loaded images, the process"),
         "{error}"
     );
+    let text = "#include <dlfcn.h>\nint looks(void) { return dlsym(RTLD_DEFAULT, \"member\") != 0; }";
+    assert_eq!(call(&load(&runtime, Source::text("looks.c", text).namespace(&without)), "looks"), 0);
 }
 
 #[test]

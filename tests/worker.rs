@@ -22,6 +22,13 @@ fn load(runtime: &Runtime, name: &str, load: impl Into<Load>) {
     unit.unload().unwrap();
 }
 
+#[test]
+fn lazy_units_are_compiled_whole() {
+    let runtime = isolated().build().unwrap();
+    load(&runtime, "lazy", good("lazy").lazy());
+    assert_eq!(runtime.functions_compiled(), 0);
+}
+
 fn good(name: &str) -> Source {
     Source::text("good.c", GOOD).named(name)
 }

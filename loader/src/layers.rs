@@ -37,7 +37,7 @@ pub enum Layer {
     Images,
     /// The program, its libraries and the libraries that were opened.
     Process,
-    /// Archives.
+    /// Archives and lazy libraries: code that is known and gets loaded when something needs it.
     Archives,
     /// Libraries looked for when nothing else has a symbol.
     OnDemand,
@@ -63,7 +63,7 @@ impl fmt::Display for Layer {
             Self::Fresh => "fresh code",
             Self::Images => "loaded images",
             Self::Process => "the process",
-            Self::Archives => "archives",
+            Self::Archives => "archives, lazy libraries",
             Self::OnDemand => "libraries found on demand",
             Self::Runtime => "Hotbed itself",
         })

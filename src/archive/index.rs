@@ -43,7 +43,7 @@ pub(super) struct Member {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Definition {
     /// Which one.
-    pub(super) member: usize,
+    pub(crate) member: usize,
     /// What it is; of bitcode that is not known, and most symbols are functions.
     pub(crate) kind: SymbolKind,
     pub(crate) weak: bool,
@@ -131,11 +131,6 @@ impl Index {
         }
         index.show_hidden(hidden);
         Ok(index)
-    }
-
-    /// The first member that defines `name`.
-    pub(super) fn find(&self, name: &str) -> Option<usize> {
-        self.definition(name).map(|definition| definition.member)
     }
 
     /// The first definition of `name`.

@@ -1,17 +1,18 @@
 //! Explanations of symbols: what a reference gets, of what is loaded and of what would be.
 
 use super::Runtime;
-use super::group::is_refused;
+use super::group::{Failed, Search, is_refused};
 use crate::archive::Definition;
 use crate::error::Error;
 use crate::input::{Kind, Load, Place};
 use crate::named::NamedImage;
+use crate::pending::Says;
 use crate::unit::Unit;
 use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::image::{ImageSource, note};
 use hotbed_loader::store::Key;
 use hotbed_loader::sys::files;
-use hotbed_loader::{Answer, Explanation, Layer, LoadError, Verdict};
+use hotbed_loader::{Answer, Explanation, Layer, LoadError, SymbolKind, Verdict, near_misses};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +32,8 @@ impl Waiting {
 
 impl Runtime {
     /// Explains what a unit would get that refers to `symbol` and has none itself: who is asked, in order, what each says, who wins and
-    /// why, and near misses when nobody has it. The name may be mangled, or as C++ source has it.
+    /// why, and near misses when nobody has it. The name may be mangled, or as C++ source has it. Nothing is loaded; but a lazy library that
+    /// waits is compiled where only that tells whether a reference would get the symbol from it.
     ///
     /// ```
     /// # fn main() -> Result<(), hotbed::Error> {
@@ -50,7 +52,7 @@ impl Runtime {
     /// # }
     /// ```
     pub fn explain(&self, symbol: &str) -> Explanation {
-        self.on_demand_too(self.archives_too(self.loader().explain(None, symbol)))
+        self.on_demand_too(self.pending_too(self.loader().explain(None, symbol)))
     }
 
     /// Explains what a reference to `symbol` would get if `units` were loaded together: one from the first that
@@ -76,13 +78,13 @@ impl Runtime {
             }
             match kind {
                 Kind::Compile(compilation) => {
-                    let request = Arc::new(compilation.request(&name, self.inner.color)?);
+                    let request = Arc::new(self.request(compilation, &name)?);
                     let made = self.make(&request, &Key::of(&request))?;
                     let path = made.path.unwrap_or_else(|| PathBuf::from(&name));
                     waiting.push(Waiting { name, file: made.image, path });
                 }
                 Kind::Image(place) => waiting.push(self.unloaded(name, &place)?),
-                other @ (Kind::Library(_) | Kind::Archive(_)) => {
+                other @ (Kind::Library(_) | Kind::Archive(_) | Kind::Lazy(..)) => {
                     let known = self.is_loaded(&name);
                     let unit = self.load(Load { name, kind: other, namespace })?;
                     if !known {
@@ -91,7 +93,7 @@ impl Runtime {
                 }
             }
         }
-        let explained = self.explain_waiting(&mut waiting, symbol).map(|said| self.archives_too(said));
+        let explained = self.explain_waiting(&mut waiting, symbol).map(|said| self.pending_too(said));
         let closed = libraries.into_iter().rev().try_for_each(|library| library.unload());
         let explained = explained.map_err(|source| Error::Bind {
             unit: waiting.first().map_or_else(String::new, |unit| unit.name.clone()),
@@ -138,22 +140,51 @@ impl Runtime {
         }
     }
 
-    /// Adds what archives have that is not loaded.
-    fn archives_too(&self, mut explanation: Explanation) -> Explanation {
-        let mut is_had = explanation.winner().is_some();
-        let namespaces = self.inner.namespace.scope();
-        let archives = namespaces.iter().flat_map(|namespace| namespace.archives());
-        let offers: Vec<_> = archives.filter_map(|archive| archive.offer(&explanation.symbol)).collect();
+    /// Adds what is pending and would be loaded.
+    fn pending_too(&self, mut explanation: Explanation) -> Explanation {
+        // Then nobody here is asked, and says what is certain anyway.
+        let had_before = explanation.winner().is_some();
+        let mut is_had = had_before;
         let Some(asked) = explanation.asked.iter_mut().find(|asked| asked.layer == Layer::Archives) else {
             return explanation;
         };
-        for (unit, Definition { kind, weak, .. }) in offers {
-            let verdict = if is_had { Verdict::Shadowed } else { Verdict::Used };
-            asked.answers.push(Answer { unit, kind, weak, version: None, verdict });
-            is_had = true;
+        let symbol = &explanation.symbol;
+        let (mut names, mut failed) = (Vec::new(), Vec::new());
+        let _right = self.right_to_pull();
+        for namespace in self.inner.namespace.scope() {
+            let pending = namespace.pending();
+            let mut search = Search::new(self, &pending, &mut failed);
+            for at in search.candidates(symbol) {
+                let one = &pending[at];
+                let known = match (one.says(symbol), one.library()) {
+                    _ if !had_before => search.definition(at, symbol),
+                    (_, Some(library)) if !library.has_list() => None,
+                    (Says::Has(definition), _) => Some(definition),
+                    _ => Some(Definition { member: 0, kind: SymbolKind::Function, weak: false }),
+                };
+                let Some(Definition { member, kind, weak }) = known else { continue };
+                if one.is_taken(member) {
+                    continue;
+                }
+                let verdict = if is_had { Verdict::Shadowed } else { Verdict::Used };
+                asked.answers.push(Answer { unit: one.name_of(member), kind, weak, version: None, verdict });
+                if !is_had {
+                    is_had = true;
+                    asked.remark = Some("would be loaded".to_owned());
+                }
+            }
+            names.extend(pending.iter().flat_map(|one| one.names()));
+        }
+        if let Some(Failed { library, error }) = failed.first().filter(|_| !is_had) {
+            asked.remark = Some(format!("{} may have it: {error}", library.name()));
         }
         if is_had {
             explanation.near.clear();
+        } else {
+            let near = near_misses(&explanation.symbol, names.iter().map(String::as_str));
+            explanation
+                .near
+                .extend(near.into_iter().filter(|name| !explanation.near.contains(name)).collect::<Vec<_>>());
         }
         explanation
     }

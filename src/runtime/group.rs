@@ -1,23 +1,25 @@
 //! Images on their way into a namespace, together: mapped, bound to each other and to whoever is there, started. What nobody
-//! has is looked for in archives and in libraries on demand, as often as that helps.
+//! has is looked for in what is pending and in libraries on demand, as often as that helps.
+
+mod pull;
+
+pub(super) use pull::{Failed, Search};
 
 use super::Runtime;
-use crate::archive::{Claim, Registered, select};
 use crate::error::Error;
 use crate::namespace::Namespace;
+use crate::pending::{Claim, Exports};
 use crate::report::Report;
+use crate::unit::Making;
 use hotbed_loader::boundary::Request;
 use hotbed_loader::image::ImageSource;
 use hotbed_loader::store::Key;
 use hotbed_loader::sys::files;
 use hotbed_loader::sys::sync::ReentrantGuard;
-use hotbed_loader::{Image, Layer, Library, LoadError, Unresolved};
-use object::LittleEndian as LE;
-use object::elf::{self, FileHeader64};
-use object::read::elf::{FileHeader, Sym};
-use std::collections::HashSet;
+use hotbed_loader::{Image, Layer, Library, LoadError, Unresolved, near_misses};
+use pull::Pulled;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An image that waits to be mapped.
@@ -41,11 +43,13 @@ pub(super) struct Group<'a> {
     runtime: &'a Runtime,
     namespace: &'a Namespace,
     pieces: Vec<Piece>,
-    /// Members of archives of this namespace, each with what was made of it.
-    pulled: Vec<(Claim, Piece)>,
+    /// What was pending in this namespace.
+    pulled: Vec<Pulled>,
+    /// What was pending and cannot be made.
+    failed: Vec<Failed>,
     /// Held until the images are bound and hold what they are bound to.
     opened: Vec<Arc<Library>>,
-    /// The right to load members of archives, once there was need for it.
+    /// The right to load what is pending, once there was need for it.
     right: Option<ReentrantGuard<'a>>,
     /// Pieces that were made once more, by their names.
     remade: Vec<(String, Report)>,
@@ -55,17 +59,17 @@ pub(super) struct Group<'a> {
 pub(super) struct Loaded<'a> {
     /// The images in the order of the pieces.
     pub(super) images: Vec<Arc<Image>>,
-    pulled: Vec<(Claim, Arc<Image>)>,
-    /// Until the archives know what is loaded of them.
+    pulled: Vec<(Claim, Arc<Image>, Making)>,
+    /// Until it is known what is loaded of what was pending.
     right: Option<ReentrantGuard<'a>>,
     /// What was made once more, and what that came to.
     pub(super) remade: Vec<(String, Report)>,
 }
 
 impl Loaded<'_> {
-    /// Makes the members of archives that came with it members of their units.
+    /// Makes what was pending and came with it a part of its units.
     pub(super) fn keep(self) -> Vec<Arc<Image>> {
-        self.pulled.into_iter().for_each(|(claim, image)| claim.keep(image));
+        self.pulled.into_iter().for_each(|(claim, image, making)| claim.keep(image, making));
         drop(self.right);
         self.images
     }
@@ -73,7 +77,8 @@ impl Loaded<'_> {
     /// Unloads everything again.
     pub(super) fn undo(self) {
         let Self { mut images, pulled, right, remade: _ } = self;
-        let (claims, members): (Vec<_>, Vec<_>) = pulled.into_iter().unzip();
+        let (claims, members): (Vec<_>, Vec<_>) =
+            pulled.into_iter().map(|(claim, image, _)| (claim, image)).unzip();
         images.extend(members);
         // What another thread has been bound to in the meantime stays as long as that.
         // Whoever is bound to one keeps it; it ends with him.
@@ -104,30 +109,18 @@ impl Piece {
 
     /// The names that it exports; none where it is damaged, which mapping it will find out.
     fn exports(&self) -> Vec<String> {
-        let read;
-        let bytes = match &self.source {
-            Source::Bytes(bytes) => &bytes[..],
-            Source::Copy { file, .. } => {
-                read = files::contents(file.as_fd()).unwrap_or_default();
-                &read[..]
-            }
+        let exports = match &self.source {
+            Source::Bytes(bytes) => Exports::of(bytes),
+            Source::Copy { file, .. } => Exports::of(&files::contents(file.as_fd()).unwrap_or_default()),
         };
-        exports(bytes).unwrap_or_default()
+        exports.names().map(str::to_owned).collect()
     }
-}
-
-fn exports(bytes: &[u8]) -> object::Result<Vec<String>> {
-    let sections = FileHeader64::<LE>::parse(bytes)?.sections(LE, bytes)?;
-    let symbols = sections.symbols(LE, bytes, elf::SHT_DYNSYM)?;
-    let defined = symbols.iter().filter(|symbol| !symbol.is_undefined(LE));
-    let names = defined.filter_map(|symbol| symbols.symbol_name(LE, symbol).ok());
-    Ok(names.filter_map(|name| Some(std::str::from_utf8(name).ok()?.to_owned())).collect())
 }
 
 impl<'a> Group<'a> {
     pub(super) fn new(runtime: &'a Runtime, namespace: &'a Namespace) -> Self {
-        let (pieces, pulled, opened) = (Vec::new(), Vec::new(), Vec::new());
-        Self { runtime, namespace, pieces, pulled, opened, right: None, remade: Vec::new() }
+        let (pieces, pulled, failed, opened) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { runtime, namespace, pieces, pulled, failed, opened, right: None, remade: Vec::new() }
     }
 
     pub(super) fn add(&mut self, piece: Piece) {
@@ -150,7 +143,7 @@ impl<'a> Group<'a> {
         let _span = tracing::debug_span!("map").entered();
         let (mut in_memory, mut waited) = (false, false);
         let mut images = loop {
-            let pieces = self.pieces.iter().chain(self.pulled.iter().map(|(_, piece)| piece));
+            let pieces = self.pieces.iter().chain(self.pulled.iter().map(|pulled| &pulled.piece));
             let sources: Vec<_> = pieces.map(|piece| (&*piece.name, piece.source())).collect();
             let error = match self.runtime.loader().load_images(Some(self.namespace.loader()), &sources) {
                 Ok(images) => break images,
@@ -160,13 +153,12 @@ impl<'a> Group<'a> {
                 // The store may be on a file system that nothing can be executed from.
                 error if is_refused(&error) && !in_memory => {
                     in_memory = true;
-                    let pulled = self.pulled.iter_mut().map(|(_, piece)| piece);
-                    self.pieces.iter_mut().chain(pulled).try_for_each(Piece::move_to_memory)?;
+                    self.all_pieces().try_for_each(Piece::move_to_memory)?;
                 }
-                LoadError::CalledEarly { .. } if self.pieces.iter().any(|piece| piece.request.is_some()) => {
+                LoadError::CalledEarly { .. } if self.all_pieces().any(|piece| piece.request.is_some()) => {
                     self.make_whole()?;
                 }
-                LoadError::Unresolved { unit, symbols, asked } => {
+                LoadError::Unresolved { unit, mut symbols, asked } => {
                     let waits = !waited && self.right.is_none();
                     if self.find(&unit, &symbols)? {
                         continue;
@@ -176,6 +168,11 @@ impl<'a> Group<'a> {
                         waited = true;
                         continue;
                     }
+                    let names = symbols.iter().map(|symbol| &*symbol.name);
+                    if let Some(error) = self.failure(&unit, names) {
+                        return Err(error);
+                    }
+                    self.add_near_misses(&mut symbols);
                     let asked = self.asked(&asked);
                     return Err(bind_error(&self.pieces, LoadError::Unresolved { unit, symbols, asked }));
                 }
@@ -184,81 +181,46 @@ impl<'a> Group<'a> {
         };
         let members = images.split_off(self.pieces.len());
         images.iter().chain(&members).for_each(|image| self.runtime.warn_of_allocator(image));
-        let claims = self.pulled.into_iter().map(|(claim, _)| claim);
-        Ok(Loaded { images, pulled: claims.zip(members).collect(), right: self.right, remade: self.remade })
+        self.tell_failures();
+        let pulled = self.pulled.into_iter().zip(members).map(|(pulled, image)| {
+            let Pulled { claim, mut report, provenance, .. } = pulled;
+            report.times = image.times();
+            (claim, image, Making::new(report, provenance))
+        });
+        Ok(Loaded { images, pulled: pulled.collect(), right: self.right, remade: self.remade })
+    }
+
+    fn all_pieces(&mut self) -> impl Iterator<Item = &mut Piece> {
+        self.pieces.iter_mut().chain(self.pulled.iter_mut().map(|pulled| &mut pulled.piece))
     }
 
     /// Has all that is lazy compiled whole.
     fn make_whole(&mut self) -> Result<(), Error> {
         for piece in &mut self.pieces {
-            let Some(request) = piece.request.take() else { continue };
-            self.runtime
-                .inner
-                .observer
-                .note(&format!("{}: compiled whole, for a library that it needs calls it first", piece.name));
-            let request = Arc::new(Request { lazy: false, ..(*request).clone() });
-            let made = self.runtime.make(&request, &Key::of(&request))?;
-            let path = made.path.unwrap_or_else(|| PathBuf::from(&piece.name));
-            piece.source = Source::Copy { file: made.image, path };
-            self.remade.push((piece.name.clone(), made.report));
+            if let Some(report) = self.runtime.make_piece_whole(piece)? {
+                self.remade.push((piece.name.clone(), report));
+            }
+        }
+        for pulled in &mut self.pulled {
+            if let Some(report) = self.runtime.make_piece_whole(&mut pulled.piece)? {
+                pulled.report.add(report);
+            }
         }
         Ok(())
-    }
-
-    /// Adds members of `archives` that define `symbols`, with what these need.
-    pub(super) fn pull<'n>(
-        &mut self,
-        archives: &[Arc<Registered>],
-        symbols: impl IntoIterator<Item = &'n str>,
-    ) -> Result<bool, Error> {
-        let runtime = self.runtime;
-        self.right.get_or_insert_with(|| runtime.right_to_pull());
-        let own: HashSet<String> = self.pieces.iter().flat_map(Piece::exports).collect();
-        let namespace = self.namespace.loader();
-        let has =
-            |name: &str| own.contains(name) || runtime.loader().resolve_in(Some(namespace), name).is_some();
-        let names: Vec<&str> = symbols.into_iter().collect();
-        let claims = select(archives, names, has);
-        let any = !claims.is_empty();
-        for claim in claims {
-            let piece = runtime.make_members(&claim)?;
-            self.pulled.push((claim, piece));
-        }
-        Ok(any)
     }
 
     /// Looks for what `unit` needs and nobody has. Whether trying again may help.
     fn find(&mut self, unit: &str, symbols: &[Unresolved]) -> Result<bool, Error> {
         for layer in self.namespace.order() {
             let found = match layer {
-                Layer::Archives => self.find_in_archives(symbols)?,
+                Layer::Archives => {
+                    let names: Vec<&str> = symbols.iter().map(|symbol| &*symbol.name).collect();
+                    self.find_pending(&names)?
+                }
                 Layer::OnDemand => self.find_on_demand(unit, symbols),
                 _ => false,
             };
             if found {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn find_in_archives(&mut self, symbols: &[Unresolved]) -> Result<bool, Error> {
-        let names = || symbols.iter().map(|symbol| &*symbol.name);
-        for namespace in self.namespace.scope() {
-            let archives = namespace.archives();
-            if archives.is_empty() {
-                continue;
-            }
-            if namespace == *self.namespace {
-                if self.pull(&archives, names())? {
-                    return Ok(true);
-                }
-                continue;
-            }
-            // They belong to the other one, where they see what it sees.
-            let mut others = Group::new(self.runtime, &namespace);
-            if others.pull(&archives, names())? {
-                others.load()?.keep();
                 return Ok(true);
             }
         }
@@ -275,11 +237,25 @@ impl<'a> Group<'a> {
         any
     }
 
+    /// Adds names like those of `symbols` that what is pending has.
+    fn add_near_misses(&self, symbols: &mut [Unresolved]) {
+        let pending: Vec<_> =
+            self.namespace.scope().iter().flat_map(|namespace| namespace.pending()).collect();
+        let names: Vec<String> = pending.iter().flat_map(|one| one.names()).collect();
+        for symbol in symbols {
+            for name in near_misses(&symbol.name, names.iter().map(String::as_str)) {
+                if !symbol.near.contains(&name) {
+                    symbol.near.push(name);
+                }
+            }
+        }
+    }
+
     /// Who was asked, when the loader has asked `asked`.
     fn asked(&self, asked: &[Layer]) -> Vec<Layer> {
-        let archives = self.namespace.scope().iter().any(|namespace| !namespace.archives().is_empty());
+        let pending = self.namespace.scope().iter().any(|namespace| !namespace.pending().is_empty());
         let was_asked = |layer: &Layer| match layer {
-            Layer::Archives => archives,
+            Layer::Archives => pending,
             Layer::OnDemand => self.runtime.inner.autoload.is_some(),
             other => asked.contains(other),
         };
@@ -288,44 +264,16 @@ impl<'a> Group<'a> {
 }
 
 impl Runtime {
-    /// Loads the member of `archive` that defines `symbol`, with what it needs. Whether there is one.
-    ///
-    /// # Errors
-    /// When it cannot be loaded.
-    pub(crate) fn pull(&self, archive: &Arc<Registered>, symbol: &str) -> Result<bool, Error> {
-        if !archive.defines(symbol) {
-            return Ok(false);
-        }
-        let namespace = archive.namespace();
-        let mut archives = namespace.archives();
-        if !archives.iter().any(|other| Arc::ptr_eq(other, archive)) {
-            return Ok(false);
-        }
-        archives.sort_by_key(|other| !Arc::ptr_eq(other, archive));
-        let mut group = Group::new(self, namespace);
-        if group.pull(&archives, [symbol])? {
-            group.load()?.keep();
-        }
-        Ok(true)
-    }
-
-    /// The right to load members of archives and to unload them.
-    pub(crate) fn right_to_pull(&self) -> ReentrantGuard<'_> {
-        self.inner.pulling.lock()
-    }
-
-    /// Makes an image of members of an archive.
-    fn make_members(&self, claim: &Claim) -> Result<Piece, Error> {
-        let (name, archive) = (claim.name(), claim.archive());
-        self.inner.observer.note(&format!(
-            "{}: loading members {}",
-            archive.name(),
-            claim.names().join(", ")
-        ));
-        let request = Arc::new(claim.compilation().request(&name, self.inner.color)?);
+    /// Has a piece compiled whole, if it is lazy.
+    fn make_piece_whole(&self, piece: &mut Piece) -> Result<Option<Report>, Error> {
+        let Some(request) = piece.request.take() else { return Ok(None) };
+        let observer = &*self.inner.observer;
+        observer.note(&format!("{}: compiled whole, for a library that it needs calls it first", piece.name));
+        let request = Arc::new(Request { lazy: false, ..(*request).clone() });
         let made = self.make(&request, &Key::of(&request))?;
-        let path = made.path.unwrap_or_else(|| Path::new(&name).to_owned());
-        Ok(Piece { name, source: Source::Copy { file: made.image, path }, request: None })
+        let path = made.path.unwrap_or_else(|| PathBuf::from(&piece.name));
+        piece.source = Source::Copy { file: made.image, path };
+        Ok(Some(made.report))
     }
 
     fn warn_of_allocator(&self, image: &Image) {

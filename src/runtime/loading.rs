@@ -2,20 +2,23 @@
 
 use super::Runtime;
 use super::group::{Group, Piece, Source};
-use crate::archive::{Archived, Registered};
+use crate::archive::{Archived, Members};
 use crate::error::Error;
 use crate::input::{Compilation, Kind, LibraryName, Load, Place};
 use crate::named::NamedImage;
 use crate::namespace::Namespace;
+use crate::pending::{self, LazyLibrary, Pending};
 use crate::provenance::{Identity, Provenance};
 use crate::report::Report;
-use crate::unit::{Body, Parts, Unit};
-use hotbed_loader::boundary::{Content, Failure, FailureKind};
+use crate::unit::{Body, Making, Parts, Unit};
+use hotbed_loader::boundary::{Content, Failure, FailureKind, Request};
 use hotbed_loader::store::Key;
+use hotbed_loader::sys::files::FileStatus;
 use hotbed_loader::{Library, LibraryRequest};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// A unit that is made and not loaded.
 struct Ready {
@@ -31,7 +34,7 @@ enum What {
     Unit(Unit),
     Image(Piece),
     Library(LibraryName),
-    Archive(Arc<Registered>),
+    Pending(Arc<Pending>),
 }
 
 impl Ready {
@@ -40,12 +43,12 @@ impl Ready {
     }
 }
 
-/// Archives that are in their namespace unless this goes without being emptied.
-struct Shelved(Vec<Arc<Registered>>);
+/// Archives and lazy libraries that are in their namespace unless this goes without being emptied.
+struct Shelved(Vec<Arc<Pending>>);
 
 impl Drop for Shelved {
     fn drop(&mut self) {
-        self.0.iter().for_each(|archive| archive.namespace().remove_archive(archive));
+        self.0.iter().for_each(|pending| pending.namespace().remove_pending(pending));
     }
 }
 
@@ -93,6 +96,9 @@ impl Runtime {
                 Kind::Image(place) => self.ready_image(&namespace, name, place)?,
                 Kind::Library(library) => self.ready_library(&namespace, name, library)?,
                 Kind::Archive(archive) => self.ready_archive(&namespace, name, archive)?,
+                Kind::Lazy(compilation, declared) => {
+                    self.ready_lazy(&namespace, name, compilation, declared)?
+                }
             });
         }
         self.load_ready(&namespace, ready)
@@ -120,7 +126,7 @@ impl Runtime {
         name: String,
         compilation: Compilation,
     ) -> Result<Ready, Error> {
-        let request = Arc::new(compilation.request(&name, self.inner.color)?);
+        let request = Arc::new(self.request(compilation, &name)?);
         let key = Key::of(&request);
         let relative =
             request.inputs().any(|input| matches!(&input.content, Content::File(path) if path.is_relative()));
@@ -138,6 +144,14 @@ impl Runtime {
             Piece { name: name.clone(), source, request: Some(request).filter(|request| request.lazy) };
         let (provenance, report) = (made.provenance, made.report);
         Ok(Ready { name, identity, provenance, report, what: What::Image(piece) })
+    }
+
+    /// What is asked of a back end for the unit `name` of this process.
+    pub(super) fn request(&self, compilation: Compilation, name: &str) -> Result<Request, Error> {
+        let request = compilation.request(name, self.inner.color)?;
+        // Where nobody compiles functions when they are called, units are compiled whole.
+        let lazy = request.lazy && self.inner.functions.is_some();
+        Ok(Request { lazy, ..request })
     }
 
     fn ready_image(&self, namespace: &Namespace, name: String, place: Place) -> Result<Ready, Error> {
@@ -191,11 +205,38 @@ impl Runtime {
     }
 
     fn ready_archive(&self, namespace: &Namespace, name: String, archive: Archived) -> Result<Ready, Error> {
-        let archive = Registered::read(&name, archive, namespace)?;
-        let identity = Identity::Archive(archive.hash);
+        let members = Members::read(&name, archive)?;
+        let identity = Identity::Archive(members.hash);
         let what = match self.already(namespace, &name, &identity)? {
             Some(unit) => What::Unit(unit),
-            None => What::Archive(archive),
+            None => What::Pending(Pending::new(&name, namespace, pending::What::Archive(members))),
+        };
+        Ok(Ready::new(name, identity, what))
+    }
+
+    /// Nothing of it is read, but that its files are there.
+    fn ready_lazy(
+        &self,
+        namespace: &Namespace,
+        name: String,
+        compilation: Compilation,
+        declared: Option<BTreeSet<String>>,
+    ) -> Result<Ready, Error> {
+        let request = Arc::new(self.request(compilation, &name)?);
+        for input in request.inputs() {
+            if let Content::File(path) = &input.content {
+                FileStatus::of_path(&request.directory.join(path))
+                    .map_err(|e| Error::read(&name, path, &e))?;
+            }
+        }
+        let key = Key::of(&request);
+        let identity = Identity::Lazy(key, request.directory.clone(), declared.clone());
+        let what = match self.already(namespace, &name, &identity)? {
+            Some(unit) => What::Unit(unit),
+            None => {
+                let library = LazyLibrary::new(request, key, declared);
+                What::Pending(Pending::new(&name, namespace, pending::What::Library(library)))
+            }
         };
         Ok(Ready::new(name, identity, what))
     }
@@ -215,10 +256,10 @@ impl Runtime {
                     places.push(at);
                 }
                 What::Library(library) => libraries.push((at, library)),
-                What::Archive(archive) => {
-                    namespace.add_archive(&archive);
-                    bodies[at] = Some(Body::Archive(Arc::clone(&archive)));
-                    shelved.0.push(archive);
+                What::Pending(pending) => {
+                    namespace.add_pending(&pending);
+                    bodies[at] = Some(Body::Pending(Arc::clone(&pending)));
+                    shelved.0.push(pending);
                 }
             }
         }
@@ -307,13 +348,16 @@ impl Runtime {
         report: Report,
         body: Body,
     ) -> Unit {
+        let making = match &body {
+            Body::Pending(pending) if let Some(library) = pending.library() => library.making(),
+            _ => Arc::new(OnceLock::from(Making::new(report, provenance))),
+        };
         let unit = Unit::new(Parts {
             name: name.clone(),
             namespace: namespace.clone(),
             sequence: self.inner.sequence.fetch_add(1, Ordering::Relaxed),
             identity,
-            provenance,
-            report,
+            making,
             body,
             runtime: self.downgrade(),
         });

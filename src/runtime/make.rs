@@ -6,10 +6,10 @@ use crate::lazy::Origin;
 use crate::provenance::Provenance;
 use crate::report::Report;
 use hotbed_loader::boundary::{Content, Reply, Request};
-use hotbed_loader::store::Key;
+use hotbed_loader::store::{Hit, Key};
 use hotbed_loader::sys::files::{self, Stamp};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +28,15 @@ pub(super) struct Made {
 }
 
 impl Made {
-    fn of_store(report: Report, provenance: Provenance, hit: (OwnedFd, PathBuf, [u8; 32])) -> Self {
-        let (image, path, checksum) = hit;
+    fn of_store(report: Report, directory: &Path, hit: Hit) -> Self {
+        let Hit { path, file: image, checksum, record } = hit;
+        let provenance = Provenance::Recorded { record, directory: directory.to_owned() };
         Self { report, provenance, image, path: Some(path), checksum: Some(checksum) }
+    }
+
+    /// The image's bytes; none if they cannot be read, which mapping it will say.
+    pub(super) fn contents(&self) -> Vec<u8> {
+        files::contents(self.image.as_fd()).unwrap_or_default()
     }
 }
 
@@ -58,6 +64,12 @@ impl Runtime {
         inner.back_ends.start_keeper(store, images).map_err(|reason| Error::Worker { unit, reason })
     }
 
+    /// The image for `request`, if the store has it.
+    pub(super) fn stored(&self, request: &Request, key: &Key) -> Option<Made> {
+        let hit = self.inner.cache.store(&*self.inner.observer)?.find(key, &request.directory).ok()?;
+        Some(Made::of_store(Report { from_store: true, ..Report::default() }, &request.directory, hit))
+    }
+
     /// Finds the image for `request` in the store, or has it made and stores it.
     pub(super) fn make(&self, request: &Arc<Request>, key: &Key) -> Result<Made, Error> {
         let observer = &*self.inner.observer;
@@ -78,9 +90,7 @@ impl Runtime {
                     tracing::debug!(image = %hit.path.display(), "from the store");
                     observer.note(&format!("{unit}: from the store, {}", hit.path.display()));
                     report.from_store = true;
-                    let provenance =
-                        Provenance::Recorded { record: hit.record, directory: request.directory.clone() };
-                    return Ok(Made::of_store(report, provenance, (hit.file, hit.path, hit.checksum)));
+                    return Ok(Made::of_store(report, &request.directory, hit));
                 }
                 Err(miss) => {
                     if let Some(path) = miss.path() {
@@ -108,11 +118,7 @@ impl Runtime {
                     .note(&format!("{unit}: not stored: it uses the date or the time of its compilation, or has the assembler read files"));
             } else {
                 match store.insert(key, &request.directory, &dependencies, started, image.as_fd()) {
-                    Ok(hit) => {
-                        let provenance =
-                            Provenance::Recorded { record: hit.record, directory: request.directory.clone() };
-                        return Ok(Made::of_store(report, provenance, (hit.file, hit.path, hit.checksum)));
-                    }
+                    Ok(hit) => return Ok(Made::of_store(report, &request.directory, hit)),
                     Err(error) => self.inner.cache.complain(&error, unit, observer),
                 }
             }

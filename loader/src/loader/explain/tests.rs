@@ -177,7 +177,7 @@ fn everybody_who_has_the_name_is_listed() {
          \x20 loaded images              first: function: used\n\
          \x20                            second: function: shadowed\n\
          \x20 the process                -\n\
-         \x20 archives                   (not asked)\n\
+         \x20 archives, lazy libraries   (not asked)\n\
          \x20 libraries found on demand  (not asked)\n\
          both is from first, loaded images: first in the order that has it"
     );
