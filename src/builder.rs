@@ -3,6 +3,7 @@
 use crate::back_end::{BackEndOptions, BackEnds};
 use crate::debug::DebugSettings;
 use crate::error::Error;
+use crate::executor::Executor;
 use crate::lazy::{Functions, OnFailure};
 use crate::observer::{Observer, Silent};
 use crate::runtime::{Misses, Runtime};
@@ -44,6 +45,7 @@ pub struct RuntimeBuilder {
     autoload: bool,
     observer: Option<Arc<dyn Observer>>,
     on_failure: Option<OnFailure>,
+    executor: Option<Arc<dyn Executor>>,
 }
 
 impl RuntimeBuilder {
@@ -154,6 +156,24 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whose threads compile functions when they are first called ([`Source::lazy`](crate::Source::lazy)); the runtime has some of its own for that, if
+    /// nothing is said, as many as there are processors, which end when there is nothing to do. What is compiled whole, before it
+    /// is loaded, is not affected, nor is a runtime with [`Isolation::Process`]. A child of a fork, in which the threads of the host are
+    /// not, uses threads of the runtime's.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), hotbed::Error> {
+    /// let (sender, jobs) = std::sync::mpsc::channel::<hotbed::Job>();
+    /// std::thread::Builder::new().stack_size(hotbed::Job::STACK).spawn(move || jobs.iter().for_each(hotbed::Job::run)).unwrap();
+    /// let runtime = hotbed::Runtime::builder().executor(move |job| drop(sender.send(job))).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn executor(mut self, executor: impl Executor + 'static) -> Self {
+        self.executor = Some(Arc::new(executor));
+        self
+    }
+
     /// Who is told what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -172,8 +192,18 @@ impl RuntimeBuilder {
     /// # Errors
     /// When limits make no sense.
     pub fn build(self) -> Result<Runtime, Error> {
-        let Self { cache, back_end, color, program, global_libraries, autoload, debug, observer, on_failure } =
-            self;
+        let Self {
+            cache,
+            back_end,
+            color,
+            program,
+            global_libraries,
+            autoload,
+            debug,
+            observer,
+            on_failure,
+            executor,
+        } = self;
         if back_end.time_limit == Some(Duration::ZERO) || back_end.memory_limit == Some(0) {
             return Err(Error::Build { reason: "a limit of zero leaves nothing to compile with".into() });
         }
@@ -186,8 +216,9 @@ impl RuntimeBuilder {
         let debug = debug.options(&observer);
         let back_ends = Arc::new(BackEnds::new(back_end));
         // What a worker compiles, it compiles whole.
-        let functions =
-            back_ends.compiles_functions().then(|| Functions::new(Arc::clone(&back_ends), on_failure));
+        let functions = back_ends
+            .compiles_functions()
+            .then(|| Functions::new(Arc::clone(&back_ends), on_failure, executor));
         let materializer = functions.clone().map(|functions| functions as Arc<dyn Materializer>);
         let misses = Arc::new(Misses::default());
         let provider: Option<Arc<dyn Provider>> = Some(Arc::clone(&misses) as _);

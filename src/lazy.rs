@@ -1,4 +1,5 @@
-//! Functions that are compiled when they are first called: the loader asks, threads of ours have the back end answer.
+//! Functions that are compiled when they are first called: the loader asks, threads of ours, or of the host's, have the back
+//! end answer.
 //!
 //! What is under way belongs to one process ([`Crew`]). A child of a fork has none of its parent's threads, and finds locks
 //! as they were; so it begins with a crew of its own, which opens images anew.
@@ -9,12 +10,14 @@ mod keep;
 pub(crate) use keep::{Grown, Order, Origin};
 
 use crate::back_end::{BackEnds, executable};
+use crate::executor::Executor;
 use crew::Crew;
 use hotbed_loader::sys::start::process_id;
 use hotbed_loader::sys::sync::Mutex;
 use hotbed_loader::{FunctionFailure, FunctionRequest, Materializer, Slots};
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -28,6 +31,8 @@ pub(crate) struct Functions {
     this: Weak<Self>,
     back_ends: Arc<BackEnds>,
     on_failure: Option<OnFailure>,
+    /// The host's threads, and the process that has them.
+    executor: Option<(i32, Arc<dyn Executor>)>,
     crew: AtomicPtr<Crew>,
     compiled: AtomicU32,
     back_end_used: AtomicBool,
@@ -36,11 +41,16 @@ pub(crate) struct Functions {
 }
 
 impl Functions {
-    pub(crate) fn new(back_ends: Arc<BackEnds>, on_failure: Option<OnFailure>) -> Arc<Self> {
+    pub(crate) fn new(
+        back_ends: Arc<BackEnds>,
+        on_failure: Option<OnFailure>,
+        executor: Option<Arc<dyn Executor>>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             back_ends,
             on_failure,
+            executor: executor.map(|executor| (process_id(), executor)),
             crew: AtomicPtr::default(),
             compiled: AtomicU32::new(0),
             back_end_used: AtomicBool::new(false),
@@ -98,10 +108,21 @@ impl Functions {
         }
     }
 
+    /// The host's threads, if this process has them: a child of a fork has not.
+    fn executor(&self) -> Option<&Arc<dyn Executor>> {
+        let (process, executor) = self.executor.as_ref()?;
+        (*process == process_id()).then_some(executor)
+    }
+
     /// Compiles what a request asks for, and answers it.
-    fn serve(&self, request: FunctionRequest) {
+    pub(crate) fn serve(&self, request: FunctionRequest) {
         let slots = Arc::clone(request.slots());
-        let outcome = self.compile(&slots, request.slot(), request.is_deep());
+        let compile = AssertUnwindSafe(|| self.compile(&slots, request.slot(), request.is_deep()));
+        let outcome = catch_unwind(compile).unwrap_or_else(|thrown| {
+            // It may throw again when it is dropped.
+            std::mem::forget(thrown);
+            Err("the back end panicked".into())
+        });
         request.done(outcome);
     }
 
@@ -163,3 +184,6 @@ impl fmt::Debug for Functions {
         f.debug_struct("Functions").field("compiled", &self.compiled()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

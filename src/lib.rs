@@ -32,6 +32,7 @@ mod builder;
 mod cache;
 mod debug;
 mod error;
+mod executor;
 mod host_fn;
 mod input;
 #[doc(hidden)]
@@ -55,6 +56,7 @@ pub mod worker;
 pub use archive::Archive;
 pub use builder::{Isolation, RuntimeBuilder};
 pub use error::Error;
+pub use executor::{Executor, Job};
 pub use host_fn::{ForeignFunction, HostFunction};
 pub use hotbed_loader::boundary::{
     BUILD, Counts, Dependency, Diagnostic, Failure, FailureKind, Lang, Phases, Severity,

@@ -1,6 +1,7 @@
 //! Functions that are compiled when they are first called: programs and units cannot tell, whatever they do at the time.
 
 mod ends;
+mod executors;
 mod failures;
 mod forks;
 mod frames;

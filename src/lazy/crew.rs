@@ -1,7 +1,8 @@
-//! The threads that compile functions, and the images that they have opened.
+//! The threads that compile functions, unless the host has some for that, and the images that they have opened.
 
 use super::Functions;
 use crate::back_end::{BackEnds, COMPILE_STACK};
+use crate::executor::Job;
 use hotbed_loader::boundary::{Bodies, FreshArea, FreshDefinition, FunctionCompiler, Others};
 use hotbed_loader::image::{FreshCode, SymbolKind};
 use hotbed_loader::sys::start::process_id;
@@ -68,8 +69,12 @@ impl Crew {
         }
     }
 
-    /// Takes a request for the next thread that is free; `functions` is who has this crew.
+    /// Takes a request for the host's threads, or for the next one of ours that is free; `functions` is who has this crew.
     pub(super) fn take(&self, functions: Arc<Functions>, request: FunctionRequest) {
+        if let Some(executor) = functions.executor().map(Arc::clone) {
+            executor.execute(Job::new(functions, request));
+            return;
+        }
         let mut jobs = self.jobs.lock();
         jobs.waiting.push_back(request);
         let most = available_parallelism().map_or(1, usize::from);

@@ -1,8 +1,10 @@
 //! Threads of ours, the end of any thread, and forks.
 
-use super::signals::SignalMask;
+use super::signals::{SignalMask, uninterrupted};
 use std::ffi::{c_uint, c_void};
 use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
 use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
 
@@ -20,6 +22,29 @@ pub fn spawn_quiet<T: Send + 'static>(
     // A new thread inherits the mask of the one that makes it.
     let _mask = SignalMask::block_all();
     builder.spawn(run)
+}
+
+/// Runs `run` as a thread of ours would: no signal of the process comes to this thread until it is done.
+pub fn quietly<T>(run: impl FnOnce() -> T) -> T {
+    uninterrupted(run)
+}
+
+/// How many bytes of stack the calling thread has left; none when the system does not say.
+pub fn stack_left() -> usize {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: asks for the calling thread's own attributes, which it fills if it gives zero.
+    if unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) } != 0 {
+        return 0;
+    }
+    let (mut lowest, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: filled above; both places are good, and the attributes are destroyed once.
+    let known = unsafe {
+        let known = libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size) == 0;
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        known
+    };
+    let here = (&raw const attributes) as usize;
+    if known { here.saturating_sub(lowest as usize) } else { 0 }
 }
 
 /// A value of every thread whose `end` is called when a thread that has one ends: after the destructors of C++ and
@@ -67,7 +92,7 @@ impl ThreadEnd {
 }
 
 /// The kernel's id of this thread.
-pub(crate) fn kernel_id() -> i32 {
+pub fn kernel_id() -> i32 {
     // SAFETY: `gettid` has no preconditions.
     unsafe { libc::gettid() }
 }
@@ -103,7 +128,6 @@ pub(crate) fn in_child(run: impl FnOnce() -> u8) -> Option<u8> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test shall say where")]
     use super::*;
-    use std::mem::MaybeUninit;
 
     #[test]
     fn a_quiet_thread_blocks_every_signal_and_its_maker_does_not() {
@@ -117,5 +141,18 @@ mod tests {
         };
         assert!(spawn_quiet("quiet", 1 << 16, blocked).unwrap().join().unwrap());
         assert!(!blocked());
+        assert!(quietly(blocked));
+        assert!(!blocked());
+    }
+
+    #[test]
+    fn the_stack_that_is_left_becomes_less() {
+        fn deeper() -> usize {
+            let space = std::hint::black_box([0u8; 1 << 16]);
+            stack_left() + usize::from(space[0])
+        }
+        let left = spawn_quiet("deep", 8 << 20, || (stack_left(), deeper())).unwrap().join().unwrap();
+        assert!((7 << 20..9 << 20).contains(&left.0), "{left:?}");
+        assert!(left.1 + (1 << 16) <= left.0, "{left:?}");
     }
 }
