@@ -1,7 +1,7 @@
 //! Input that cannot work: a clear error that names file and reason, the right exit status, nothing on standard output, and
 //! a host that goes on. Every case in this process and through a worker.
 
-use crate::support::{End, Outcome, Scratch, archive, clang, execute, finish, hotbed, object};
+use crate::support::{End, Outcome, Scratch, archive, clang, execute, finish, hotbed, kept, object};
 use hotbed::{
     Archive, Bitcode, Error, Image, Ir, Isolation, Load, Object, Runtime, Severity, SharedLibrary, Source,
 };
@@ -418,6 +418,7 @@ fn a_plugin_that_is_missing_or_of_another_build() {
     // What is in the store needs no plugin.
     let mut warm = hotbed(["run", "--cache-dir"]);
     assert_eq!(finish(warm.arg(scratch.join("store")).arg(&source)).end, End::Status(4));
+    kept(&scratch.join("store"));
     assert_eq!(run(Path::new(""), &[]).end, End::Status(4));
 }
 
