@@ -64,7 +64,7 @@ pub fn note(bytes: &[u8]) -> Outcome {
         assert_eq!(note::verify(&sealed), Ok(checksum));
         assert_eq!(note::recorded_checksum(&sealed), Ok(checksum));
     }
-    let _ = note::verify(bytes);
+    let _ = (note::verify(bytes), note::unit_names(bytes));
     note::metadata(bytes).into()
 }
 

@@ -246,6 +246,7 @@ impl Image {
             mapped: &body.mapped,
             tables,
             materializer: Arc::clone(materializer),
+            first_calls: self.loader.first_calls().cloned(),
             module: body.module.as_ref().map(tls::Module::number),
             image: Weak::clone(&self.this),
             sequence: self.sequence,

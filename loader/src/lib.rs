@@ -19,6 +19,7 @@ pub mod store;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod trace;
 
 pub use debug::Frame;
 pub use error::{LoadError, Unresolved, demangle};

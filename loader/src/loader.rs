@@ -27,6 +27,7 @@ use crate::image::{self, Image, ImageSource, registry};
 use crate::layers::readers::Section;
 use crate::layers::{Common, DEFAULT_ORDER, Held, Host, Layer, Layers, Party, Query, Resolution, Space};
 use crate::slots::{Materializer, locate};
+use crate::sys::append::AppendFile;
 use crate::sys::arguments::ProgramArguments;
 use crate::sys::sync::Mutex;
 use std::fmt;
@@ -51,6 +52,9 @@ pub struct LoaderOptions {
     /// Compiles functions that images have as bitcode only, when they are called for the first time. Without one, such images
     /// are refused.
     pub materializer: Option<Arc<dyn Materializer>>,
+    /// Have records of functions ([`Slots::set_ready`](crate::Slots::set_ready)) appended to this file when they are called
+    /// first, in that order. Bodies that images have are not used then.
+    pub first_calls: Option<Arc<AppendFile>>,
     /// Do not refuse them: calling such a function ends the process with a message, as wherever such an image is
     /// mapped by somebody else.
     pub uncompiled_functions: bool,
@@ -67,6 +71,7 @@ impl Default for LoaderOptions {
             preferred_addresses: true,
             lazy_imports: true,
             materializer: None,
+            first_calls: None,
             uncompiled_functions: false,
             provider: None,
         }
@@ -247,6 +252,11 @@ impl Loader {
         }
         images.sort_by_key(|image| image.sequence());
         images
+    }
+
+    /// Where first calls are written down.
+    pub(crate) fn first_calls(&self) -> Option<&Arc<AppendFile>> {
+        self.0.options.first_calls.as_ref()
     }
 
     /// Who compiles functions when they are first called.

@@ -10,6 +10,7 @@
 //! it is asked for again.
 
 mod book;
+mod calls;
 mod entry;
 mod locate;
 mod names;
@@ -26,9 +27,11 @@ use crate::image::slots::Tables;
 use crate::image::{Decisions, Image};
 use crate::layers::Space;
 use crate::loader::{Library, Loader};
+use crate::sys::append::AppendFile;
 use crate::sys::signals::{keeping_errno, uninterrupted};
 use crate::sys::sync::Mutex;
 use book::{Book, Inside, Wait};
+use calls::FirstCalls;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -89,6 +92,8 @@ pub struct Slots {
     closed: AtomicBool,
     /// Those that were compiled with all that they reach, a bit each.
     deep: Box<[AtomicU64]>,
+    /// Where first calls are written down.
+    calls: Option<FirstCalls>,
     materializer: Arc<dyn Materializer>,
     /// Valid as long as it is not closed.
     mapped: *const Mapped,
@@ -118,6 +123,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) mapped: &'a Mapped,
     pub(crate) tables: Tables,
     pub(crate) materializer: Arc<dyn Materializer>,
+    pub(crate) first_calls: Option<Arc<AppendFile>>,
     pub(crate) module: Option<usize>,
     pub(crate) image: Weak<Image>,
     pub(crate) sequence: u64,
@@ -134,19 +140,28 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 impl Slots {
     /// # Safety
-    /// What is mapped stays so until [`Slots::close`] was called.
+    /// What is mapped stays so until [`Slots::close`] was called; nobody calls into it yet.
     pub(crate) unsafe fn new(origin: Origin<'_>) -> Arc<Self> {
         let Origin { name, mapped, tables, materializer, module, image, sequence, .. } = origin;
-        let Origin { loader, space, shared, images, libraries, resolved, .. } = origin;
+        let Origin { first_calls, loader, space, shared, images, libraries, resolved, .. } = origin;
         LIVE.fetch_add(1, Ordering::Relaxed);
         book::prepare();
         names::prepare();
+        let calls = first_calls.map(|file| FirstCalls::new(file, tables.count()));
+        if calls.is_some() {
+            for slot in 0..tables.count() {
+                // SAFETY: it is mapped, as the caller says.
+                let place = unsafe { tables.slot(slot) };
+                place.inspect(|place| place.store(tables.entry(slot), Ordering::Relaxed));
+            }
+        }
         Arc::new(Self {
             name: name.into(),
             path: mapped.path.clone(),
             tables,
             closed: AtomicBool::new(false),
             deep: (0..tables.count().div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            calls,
             materializer,
             mapped,
             module,
@@ -210,7 +225,29 @@ impl Slots {
     pub fn body(&self, slot: u32) -> Option<usize> {
         let _inside = self.enter()?;
         // SAFETY: the image is there as long as `_inside`.
-        unsafe { self.tables.body(slot) }
+        unsafe { self.known_body(slot) }
+    }
+
+    /// The same, where it is certain that the image is there.
+    ///
+    /// # Safety
+    /// It is.
+    unsafe fn known_body(&self, slot: u32) -> Option<usize> {
+        match &self.calls {
+            Some(calls) => calls.body(slot),
+            // SAFETY: the caller's promise.
+            None => unsafe { self.tables.body(slot) },
+        }
+    }
+
+    /// Where a call goes on, the first one of a function that has a body; only where first calls are written down.
+    ///
+    /// # Safety
+    /// The image is there.
+    unsafe fn call_ready(&self, slot: u32) -> Option<usize> {
+        let calls = self.calls.as_ref()?;
+        // SAFETY: the caller's promise.
+        calls.call(slot, unsafe { self.tables.slot(slot) }?, self.tables.entry(slot))
     }
 
     /// Whether a function has a body.
@@ -223,8 +260,19 @@ impl Slots {
     pub fn set_body(&self, slot: u32, address: usize) -> bool {
         let Some(_inside) = self.enter() else { return false };
         // SAFETY: the image is there as long as `_inside`.
-        let place = unsafe { self.tables.slot(slot) };
-        place.inspect(|place| place.store(address, Ordering::Release)).is_some()
+        let Some(place) = (unsafe { self.tables.slot(slot) }) else { return false };
+        match &self.calls {
+            Some(calls) => calls.set_body(slot, address, place, self.tables.entry(slot)),
+            None => place.store(address, Ordering::Release),
+        }
+        true
+    }
+
+    /// Gives a function its body unless it has one, and says what is to be written when it is called first
+    /// ([`LoaderOptions::first_calls`](crate::LoaderOptions::first_calls)): one record with its line end, or nothing. For who answers a request,
+    /// before he does. False where first calls are not written down.
+    pub fn set_ready(&self, slot: u32, address: usize, record: &[u8]) -> bool {
+        self.calls.as_ref().is_some_and(|calls| calls.set_ready(slot, address, record).is_some())
     }
 
     /// Has a function compiled without calling it, and does not wait for that; what it reaches by direct calls too, if it shall be `deep`.

@@ -1,5 +1,6 @@
 //! The only place with calls to the operating system and to glibc's run-time linker.
 
+pub mod append;
 pub mod arguments;
 pub(crate) mod clock;
 pub(crate) mod exit;

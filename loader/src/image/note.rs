@@ -360,6 +360,27 @@ pub fn metadata(file: &[u8]) -> Result<Metadata, ImageError> {
     Metadata::decode(bytes).map_err(|_| ImageError::Damaged("its metadata cannot be decoded"))
 }
 
+/// The names of the units in [`UNITS_SECTION`] of the image in `file`, in its order; none where it has no such section.
+///
+/// # Errors
+/// When `file` is no image or its units are damaged.
+pub fn unit_names(file: &[u8]) -> Result<Vec<String>, ImageError> {
+    let endian = Endianness::Little;
+    let sections =
+        header(file)?.sections(endian, file).map_err(|_| ImageError::Truncated("the section table"))?;
+    let Some((_, section)) = sections.section_by_name(endian, UNITS_SECTION.as_bytes()) else {
+        return Ok(Vec::new());
+    };
+    let bytes = section.data(endian, file).map_err(|_| ImageError::Truncated("its units"))?;
+    let unit = |r: &mut Reader<'_>| {
+        let name = r.text()?.to_owned();
+        let (_suffix, _arguments) = (r.text()?, r.list(|r| r.text())?);
+        let (_trusted, _bitcode) = (r.bool()?, r.bytes()?);
+        Ok(name)
+    };
+    Reader::new(bytes).list(unit).map_err(|_| ImageError::Damaged("its units cannot be decoded"))
+}
+
 fn compute(file: &[u8], at: usize) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&file[..at]);

@@ -31,6 +31,11 @@ pub(super) fn prepare() {
     ONCE.call_once(|| at_fork(nothing, nothing, in_child));
 }
 
+/// How often this process and those it comes from have been forked off.
+pub(super) fn generation() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// The function of a slot, and whether all that it reaches is wanted.
 type Wanted = (u32, bool);
 
@@ -80,7 +85,7 @@ impl Book {
             return (Asked::Gone, false);
         }
         // SAFETY: not closed, and it is not while the book is locked.
-        if let Some(body) = unsafe { slots.tables.body(slot) }
+        if let Some(body) = unsafe { slots.known_body(slot) }
             && (!deep || slots.is_deep(slot))
         {
             return (Asked::There(body), false);
@@ -115,12 +120,19 @@ impl Book {
         }
         // SAFETY: not closed, and it is not while the book is locked.
         let Some(place) = (unsafe { slots.tables.slot(slot) }) else { return Ok(body) };
-        let empty = slots.tables.entry(slot);
-        let before = place.compare_exchange(empty, body, Ordering::AcqRel, Ordering::Acquire);
+        let body = match &slots.calls {
+            // The slot is filled by the first call.
+            Some(calls) => calls.set_ready(slot, body, &[]).unwrap_or(body),
+            None => {
+                let empty = slots.tables.entry(slot);
+                let before = place.compare_exchange(empty, body, Ordering::AcqRel, Ordering::Acquire);
+                before.err().unwrap_or(body)
+            }
+        };
         if deep && let Some(word) = slots.deep.get(slot as usize / 64) {
             word.fetch_or(1 << (slot % 64), Ordering::AcqRel);
         }
-        Ok(before.err().unwrap_or(body))
+        Ok(body)
     }
 
     /// Enters that somebody looks into the memory of an image, unless that is going.

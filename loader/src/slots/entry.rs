@@ -48,8 +48,14 @@ unsafe extern "C" fn find(slots: *const Slots, entry_end: usize) -> usize {
         let Some(slot) = slots.tables.of_return(entry_end) else {
             die(&[b"hotbed: ", slots.name().as_bytes(), b": its code for first calls is damaged"])
         };
+        // A handler of signals that was compiled before must not get any further than here.
+        // SAFETY: code of the image runs, so it is there.
+        if let Some(body) = unsafe { slots.call_ready(slot) } {
+            return body;
+        }
         match slots.compile(slot, false) {
-            Ok(body) => body,
+            // SAFETY: as above.
+            Ok(body) => unsafe { slots.call_ready(slot) }.unwrap_or(body),
             Err(reason) => instead(&slots, slot, &reason),
         }
     })

@@ -42,7 +42,7 @@ fn in_image(image: Arc<Image>, address: usize, near: impl Fn(usize, &Image) -> b
     let inside = slots.enter()?;
     let place = &inside.mapped().place;
     // SAFETY: the image is there as long as `inside`.
-    let bodies = (0..slots.count()).filter_map(|slot| Some((unsafe { slots.tables.body(slot) }?, slot)));
+    let bodies = (0..slots.count()).filter_map(|slot| Some((unsafe { slots.known_body(slot) }?, slot)));
     let (body, slot) = bodies.filter(|(body, _)| *body <= address && near(*body, &image)).max()?;
     let function = slots.tables.stub(place, slot)?;
     // SAFETY: as above.

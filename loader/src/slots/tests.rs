@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
+mod calls;
 pub(crate) mod support;
 
 use crate::image::ImageError;
