@@ -4,7 +4,7 @@ use crate::back_end::{BackEndOptions, BackEnds};
 use crate::debug::DebugSettings;
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::lazy::{Functions, OnFailure};
+use crate::lazy::{Functions, OnFailure, Trace};
 use crate::observer::{Observer, Silent};
 use crate::runtime::{Misses, Runtime};
 use hotbed_loader::sys::arguments::ProgramArguments;
@@ -46,6 +46,7 @@ pub struct RuntimeBuilder {
     observer: Option<Arc<dyn Observer>>,
     on_failure: Option<OnFailure>,
     executor: Option<Arc<dyn Executor>>,
+    trace: Option<PathBuf>,
 }
 
 impl RuntimeBuilder {
@@ -174,6 +175,20 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Has every function written to the file `path` when it is called first, in that order, one record a line (what stands in
+    /// it: `hotbed_loader::trace`); behind what is there, if the file exists. A child of a fork goes on with its own
+    /// first calls, and several processes may write one file. When writing fails, the observer is warned, once, and the
+    /// program goes on.
+    ///
+    /// It is for a run that shall tell, not for every day: sources, IR, bitcode and programs are lazy then
+    /// ([`Source::lazy`](crate::Source::lazy)), every function is compiled by itself, even one that the store has, and nothing that is
+    /// compiled is kept. So calls are seen that an optimiser would dissolve. Objects, archives, images that are compiled and what
+    /// cannot be taken to pieces have no functions that could be seen.
+    pub fn trace(mut self, path: impl AsRef<Path>) -> Self {
+        self.trace = Some(path.as_ref().to_owned());
+        self
+    }
+
     /// Who is told what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -187,10 +202,11 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Makes the runtime. Nothing is read or opened yet: the store and the back end are when they are needed first.
+    /// Makes the runtime. Nothing is read or opened yet, but for a trace: the store and the back end are when they are needed
+    /// first.
     ///
     /// # Errors
-    /// When limits make no sense.
+    /// When limits make no sense, or a trace is wanted of what a worker compiles; when the trace cannot be written.
     pub fn build(self) -> Result<Runtime, Error> {
         let Self {
             cache,
@@ -203,10 +219,17 @@ impl RuntimeBuilder {
             observer,
             on_failure,
             executor,
+            trace,
         } = self;
         if back_end.time_limit == Some(Duration::ZERO) || back_end.memory_limit == Some(0) {
             return Err(Error::Build { reason: "a limit of zero leaves nothing to compile with".into() });
         }
+        if trace.is_some() && back_end.isolation == Isolation::Process {
+            let reason = "a worker compiles whole units, whose calls cannot be traced";
+            return Err(Error::Build { reason: reason.into() });
+        }
+        let trace = trace.map(|path| Trace::open(&path)).transpose()?;
+        let first_calls = trace.as_ref().map(|trace| Arc::clone(trace.file()));
         let cache = match cache {
             CacheChoice::None => None,
             CacheChoice::At(path) => Some(path),
@@ -216,9 +239,9 @@ impl RuntimeBuilder {
         let debug = debug.options(&observer);
         let back_ends = Arc::new(BackEnds::new(back_end));
         // What a worker compiles, it compiles whole.
-        let functions = back_ends
-            .compiles_functions()
-            .then(|| Functions::new(Arc::clone(&back_ends), on_failure, executor));
+        let functions = back_ends.compiles_functions().then(|| {
+            Functions::new(Arc::clone(&back_ends), on_failure, executor, trace, Arc::clone(&observer))
+        });
         let materializer = functions.clone().map(|functions| functions as Arc<dyn Materializer>);
         let misses = Arc::new(Misses::default());
         let provider: Option<Arc<dyn Provider>> = Some(Arc::clone(&misses) as _);
@@ -228,6 +251,7 @@ impl RuntimeBuilder {
             debug,
             materializer,
             provider,
+            first_calls,
             ..LoaderOptions::default()
         };
         let loader = (Loader::new(options), &*misses);

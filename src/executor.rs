@@ -7,6 +7,7 @@ use hotbed_loader::sys::start::process_id;
 use hotbed_loader::sys::threads::{kernel_id, quietly, spawn_quiet, stack_left};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Runs the jobs of a runtime ([`RuntimeBuilder::executor`](crate::RuntimeBuilder::executor)). A closure that takes a
 /// [`Job`] is one.
@@ -33,6 +34,7 @@ impl<F: Fn(Job) + Send + Sync> Executor for F {
 pub struct Job {
     functions: Arc<Functions>,
     request: Option<FunctionRequest>,
+    asked: Instant,
     process: i32,
     /// The thread that has called the function.
     caller: i32,
@@ -46,7 +48,13 @@ impl Job {
     pub const STACK: usize = COMPILE_STACK;
 
     pub(crate) fn new(functions: Arc<Functions>, request: FunctionRequest) -> Self {
-        Self { functions, request: Some(request), process: process_id(), caller: kernel_id() }
+        Self {
+            functions,
+            request: Some(request),
+            asked: Instant::now(),
+            process: process_id(),
+            caller: kernel_id(),
+        }
     }
 
     /// Compiles the function and lets its calls go on. Every signal is blocked meanwhile, and nothing panics.
@@ -56,8 +64,8 @@ impl Job {
     /// a thread of the runtime's as well, and nobody waits here. In a child of a fork, a job of the parent does nothing.
     pub fn run(mut self) {
         let Some(request) = self.take() else { return };
-        let functions = Arc::clone(&self.functions);
-        let serve = move || functions.serve(request);
+        let (functions, asked) = (Arc::clone(&self.functions), self.asked);
+        let serve = move || functions.serve(request, asked);
         let calls = self.caller == kernel_id();
         if !calls && stack_left() >= COMPILE_STACK - USED {
             return quietly(serve);

@@ -6,12 +6,18 @@
 
 mod crew;
 mod keep;
+mod times;
+mod trace;
 
 pub(crate) use keep::{Grown, Order, Origin};
+pub use times::{FunctionTime, FunctionTimes};
+pub(crate) use trace::Trace;
 
 use crate::back_end::{BackEnds, executable};
 use crate::executor::Executor;
-use crew::Crew;
+use crate::observer::Observer;
+use crew::{Crew, Opened};
+use hotbed_loader::boundary::Body;
 use hotbed_loader::sys::start::process_id;
 use hotbed_loader::sys::sync::Mutex;
 use hotbed_loader::{FunctionFailure, FunctionRequest, Materializer, Slots};
@@ -22,6 +28,8 @@ use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tracing::field::Empty;
 
 /// What a host does about that.
 pub(crate) type OnFailure = Arc<dyn Fn(&FunctionFailure<'_>) -> Option<usize> + Send + Sync>;
@@ -33,6 +41,8 @@ pub(crate) struct Functions {
     on_failure: Option<OnFailure>,
     /// The host's threads, and the process that has them.
     executor: Option<(i32, Arc<dyn Executor>)>,
+    trace: Option<Trace>,
+    observer: Arc<dyn Observer>,
     crew: AtomicPtr<Crew>,
     compiled: AtomicU32,
     back_end_used: AtomicBool,
@@ -45,12 +55,16 @@ impl Functions {
         back_ends: Arc<BackEnds>,
         on_failure: Option<OnFailure>,
         executor: Option<Arc<dyn Executor>>,
+        trace: Option<Trace>,
+        observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             back_ends,
             on_failure,
             executor: executor.map(|executor| (process_id(), executor)),
+            trace,
+            observer,
             crew: AtomicPtr::default(),
             compiled: AtomicU32::new(0),
             back_end_used: AtomicBool::new(false),
@@ -68,6 +82,23 @@ impl Functions {
         self.back_end_used.load(Ordering::Relaxed)
     }
 
+    /// What that has taken in this process.
+    pub(crate) fn times(&self) -> FunctionTimes {
+        self.crew().map(|crew| crew.times().lock().clone()).unwrap_or_default()
+    }
+
+    /// Whether first calls are written down.
+    pub(crate) fn traces(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// Warns if they could not be, unless that was said.
+    pub(crate) fn check_trace(&self) {
+        if let Some(failure) = self.trace.as_ref().and_then(Trace::failure) {
+            self.observer.warning(&failure);
+        }
+    }
+
     /// Notes where the image at `path` comes from.
     pub(crate) fn note_origin(&self, path: PathBuf, origin: Origin) {
         // Back end and keeper are found by it.
@@ -77,6 +108,10 @@ impl Functions {
 
     /// The images of the store of which this process has compiled something.
     pub(crate) fn grown(&self) -> Vec<Grown> {
+        // What is compiled alone for a trace is not as good.
+        if self.traces() {
+            return Vec::new();
+        }
         let Some(crew) = self.crew() else { return Vec::new() };
         let mut all = Vec::new();
         crew.for_each_compiled(|path, bodies| {
@@ -114,8 +149,8 @@ impl Functions {
         (*process == process_id()).then_some(executor)
     }
 
-    /// Compiles what a request asks for, and answers it.
-    pub(crate) fn serve(&self, request: FunctionRequest) {
+    /// Compiles what a request has asked for at that moment, and answers it.
+    pub(crate) fn serve(&self, request: FunctionRequest, asked: Instant) {
         let slots = Arc::clone(request.slots());
         let compile = AssertUnwindSafe(|| self.compile(&slots, request.slot(), request.is_deep()));
         let outcome = catch_unwind(compile).unwrap_or_else(|thrown| {
@@ -123,29 +158,72 @@ impl Functions {
             std::mem::forget(thrown);
             Err("the back end panicked".into())
         });
+        // What was called before may not have got into the trace.
+        self.check_trace();
+        self.make_crew().times().lock().waited += asked.elapsed();
         request.done(outcome);
     }
 
     fn compile(&self, slots: &Arc<Slots>, slot: u32, deep: bool) -> Result<usize, String> {
-        let _span = tracing::debug_span!("function", image = slots.name(), slot).entered();
+        let span = tracing::debug_span!(
+            "function",
+            unit = slots.name(),
+            slot,
+            deep,
+            source = Empty,
+            function = Empty,
+            outcome = Empty
+        );
+        let _entered = span.enter();
         self.back_end_used.store(true, Ordering::Relaxed);
         let image = self.make_crew().image(slots);
-        let bodies = image.bodies(&self.back_ends)?;
+        if !span.is_disabled() {
+            let (source, function) = image.name_of(slot);
+            span.record("source", source).record("function", function);
+        }
+        let compiled = self.compile_in(&image, slots, slot, deep);
+        match &compiled {
+            Ok(_) => span.record("outcome", "compiled"),
+            Err(reason) => span.record("outcome", reason.as_str()),
+        };
+        compiled
+    }
+
+    fn compile_in(&self, image: &Opened, slots: &Slots, slot: u32, deep: bool) -> Result<usize, String> {
+        let bodies = image.bodies(&self.back_ends, self.traces())?;
         let bodies = bodies.compile(slot, deep).map_err(|failure| failure.message)?;
         let mut address = None;
         for body in bodies {
             if body.slot == slot {
                 address = Some(body.address);
             }
-            if !slots.is_compiled(body.slot) {
-                self.compiled.fetch_add(1, Ordering::Relaxed);
-                // Calls of the one that was asked for are let go by the answer.
-                if body.slot != slot {
-                    slots.set_body(body.slot, body.address);
-                }
+            if body.new {
+                self.note_compiled(image, slots, &body);
+            }
+            if let Some(trace) = &self.trace {
+                slots.set_ready(body.slot, body.address, trace.line(image, &body).as_bytes());
+            // Calls of the one that was asked for are let go by the answer.
+            } else if body.slot != slot && !slots.is_compiled(body.slot) {
+                slots.set_body(body.slot, body.address);
             }
         }
         address.ok_or_else(|| "the back end gave other functions".to_owned())
+    }
+
+    /// Counts a function that was compiled, and tells whoever listens.
+    fn note_compiled(&self, image: &Opened, slots: &Slots, body: &Body) {
+        self.compiled.fetch_add(1, Ordering::Relaxed);
+        let time = Duration::from_nanos(body.nanoseconds);
+        let describe = || {
+            let (source, function) = image.name_of(body.slot);
+            FunctionTime { unit: slots.name().to_owned(), source, function, time }
+        };
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let FunctionTime { source, function, .. } = describe();
+            let ms = time.as_secs_f64() * 1e3;
+            tracing::debug!(unit = slots.name(), source, function, ms, "compiled a function");
+        }
+        self.make_crew().times().lock().add(time, describe);
     }
 }
 
@@ -170,6 +248,7 @@ impl Materializer for Functions {
 
 impl Drop for Functions {
     fn drop(&mut self) {
+        self.check_trace();
         let crew = *self.crew.get_mut();
         if self.crew().is_some() {
             // SAFETY: made by `make_crew` in this process; its threads hold `self`, so there are none.

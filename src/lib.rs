@@ -68,6 +68,7 @@ pub use hotbed_loader::{
 };
 pub use hotbed_loader::{FunctionFailure, LazyFunction};
 pub use input::{Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
+pub use lazy::{FunctionTime, FunctionTimes};
 pub use library::LibraryBuilder;
 pub use namespace::{Namespace, NamespaceOptions};
 pub use observer::Observer;

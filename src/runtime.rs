@@ -15,7 +15,7 @@ use crate::cache::Cache;
 use crate::error::Error;
 use crate::host_fn::HostFunction;
 use crate::input::{Kind, Load};
-use crate::lazy::Functions;
+use crate::lazy::{FunctionTimes, Functions};
 use crate::namespace::{Namespace, WeakNamespace};
 use crate::observer::Observer;
 use crate::output;
@@ -231,6 +231,25 @@ impl Runtime {
         self.inner.functions.as_ref().is_some_and(|functions| functions.back_end_used())
     }
 
+    /// What functions that are compiled when they are first called have taken, in this process: a child of a fork counts
+    /// anew.
+    ///
+    /// The same is told as it happens, at tracing's level `DEBUG`: a span `function` for every function that is asked for, with
+    /// the fields `unit` (its name), `slot`, `deep` (whether all that it calls is compiled too), `source`, `function` (as linkers
+    /// see it) and `outcome` (`compiled`, or why it cannot be); in it an event `compiled a function` for every one that was,
+    /// with `unit`, `source`, `function` and `ms`.
+    pub fn function_times(&self) -> FunctionTimes {
+        self.inner.functions.as_ref().map(|functions| functions.times()).unwrap_or_default()
+    }
+
+    /// Warns the observer if a trace ([`RuntimeBuilder::trace`]) could not be written, unless that was said before: for a process that
+    /// is about to end without dropping the runtime.
+    pub fn check_trace(&self) {
+        if let Some(functions) = &self.inner.functions {
+            functions.check_trace();
+        }
+    }
+
     /// Waits until nobody else loads a unit of one of these names of a namespace.
     fn turns(&self, namespace: u64, names: &[&str]) -> Turns<'_> {
         let keys: Vec<UnitKey> = names.iter().map(|name| (namespace, (*name).to_owned())).collect();
@@ -285,6 +304,10 @@ impl Drop for Inner {
         let mut units: Vec<Unit> = std::mem::take(self.units.get_mut()).into_values().collect();
         units.sort_by_key(|unit| std::cmp::Reverse(unit.sequence()));
         units.into_iter().for_each(drop);
+        // Threads that compile may keep the functions a while.
+        if let Some(functions) = &self.functions {
+            functions.check_trace();
+        }
     }
 }
 

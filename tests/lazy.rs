@@ -1,5 +1,6 @@
 //! Functions that are compiled when they are first called: programs and units cannot tell, whatever they do at the time.
 
+mod called;
 mod ends;
 mod executors;
 mod failures;
@@ -7,7 +8,9 @@ mod forks;
 mod frames;
 mod images;
 mod real;
+mod spans;
 mod threads;
+mod trace;
 mod units;
 
 use crate::support::{Outcome, Scratch, execute, finish, hotbed, timing};

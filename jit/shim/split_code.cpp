@@ -20,12 +20,15 @@ constexpr float SHRINK = 0.7f;
 // All copies of a piece together.
 constexpr unsigned MOST_COPIED = 500;
 
+// What is copied into a piece, to be inlined there.
+enum class Copies : uint8_t { NONE, FORCED, ALL };
+
 class CodeMaker {
 public:
-  CodeMaker(hb_split &split, StringRef suffix, bool copies)
-      : split(split), suffix(suffix), copies(copies), maker(split, copies && hotbed::optimises(split)) {
+  CodeMaker(hb_split &split, StringRef suffix, Copies copies)
+      : split(split), suffix(suffix), copies(copies), maker(split, copies != Copies::NONE && hotbed::optimises(split)) {
     // What a function says does not depend on where its source lies.
-    if (!copies)
+    if (copies == Copies::NONE)
       maker.module->setSourceFileName("");
   }
 
@@ -41,7 +44,7 @@ public:
       if (here.insert(function).second)
         define(*function, split.locals.contains(function));
     }
-    if ((copies && !copy_callees(reason)) || !maker.finish(reason))
+    if ((copies != Copies::NONE && !copy_callees(reason)) || !maker.finish(reason))
       return false;
     for (auto [source, made] : followers)
       follow(*source, *made);
@@ -120,7 +123,7 @@ private:
 
   // Adds copies of callees that are not in the piece; they are not compiled themselves.
   bool copy_callees(std::string &reason) {
-    const bool optimised = hotbed::optimises(split);
+    const bool optimised = copies == Copies::ALL && hotbed::optimises(split);
     unsigned copied = 0;
     for (size_t next = 0; next < bodies.size(); next++) {
       auto [function, depth] = bodies[next];
@@ -189,7 +192,7 @@ private:
 
   hb_split &split;
   const StringRef suffix;
-  const bool copies;
+  const Copies copies;
   hotbed::PieceMaker maker;
   SmallPtrSet<const Function *, 8> here;
   SmallVector<std::pair<Function *, unsigned>, 8> bodies; // and how many calls away from what is wanted
@@ -210,11 +213,11 @@ void hb_split_keep_local(hb_split *split, const uint32_t *numbers, size_t count)
 }
 
 // The bodies of some functions as a piece; null after an error. With a suffix they are called by their names and that, and
-// the names themselves stay open: for a linker whose names mean stubs. With `copies` of what is to be inlined; without
-// them it is good for looking at only. The unit lives longer. Owned, hb_piece_free.
-hb_piece *hb_split_code(hb_split *split, const uint32_t *wanted, size_t count, hb_slice suffix, bool copies,
+// the names themselves stay open: for a linker whose names mean stubs. With `copies` of what is to be inlined (2), or of what
+// always is (1); without them (0) it is good for looking at only. The unit lives longer. Owned, hb_piece_free.
+hb_piece *hb_split_code(hb_split *split, const uint32_t *wanted, size_t count, hb_slice suffix, uint8_t copies,
                         hb_messages *messages) {
-  auto maker = std::make_unique<CodeMaker>(*split, text(suffix), copies);
+  auto maker = std::make_unique<CodeMaker>(*split, text(suffix), Copies(copies));
   bool done = hotbed::attempt(*split, *messages, [&](std::string &reason) { return maker->make({wanted, count}, reason); });
   if (split->broken)
     (void)maker.release(); // what the interrupted run still refers to must not be freed under it

@@ -127,12 +127,13 @@ unsafe extern "C" fn open_bodies(
     image: u64,
     file: RawBytes,
     distance: usize,
+    alone: bool,
     bodies: *mut *mut c_void,
 ) -> RawReply {
     outcome(|| {
         // SAFETY: a compiler that the host was given, readable bytes that stay put, and a place for the result.
         let (compiler, file) = unsafe { (&*compiler.cast::<SomeCompiler>(), file.get()) };
-        let opened: SomeBodies = compiler.open(image, file, distance)?;
+        let opened: SomeBodies = compiler.open(image, file, distance, alone)?;
         // SAFETY: as above.
         unsafe { bodies.write(Box::into_raw(Box::new(opened)).cast()) };
         Ok(Vec::new())

@@ -56,12 +56,18 @@ pub(super) fn compiler(
 }
 
 impl FunctionCompiler for PluginCompiler {
-    fn open(&self, image: u64, file: &[u8], distance: usize) -> Result<Box<dyn Bodies>, Failure> {
+    fn open(
+        &self,
+        image: u64,
+        file: &[u8],
+        distance: usize,
+        alone: bool,
+    ) -> Result<Box<dyn Bodies>, Failure> {
         let Handle { table, raw, .. } = &*self.0;
         let mut bodies = ptr::null_mut();
         // SAFETY: the compiler is alive, and the file and the place for the result are valid for the call.
         let reply = unsafe {
-            (table.open_bodies)(raw.as_ptr(), image, RawBytes::new(file), distance, &raw mut bodies)
+            (table.open_bodies)(raw.as_ptr(), image, RawBytes::new(file), distance, alone, &raw mut bodies)
         };
         answer(table, reply)?;
         let raw = NonNull::new(bodies).ok_or_else(|| internal("it gave no bodies"))?;

@@ -1,20 +1,22 @@
 //! The threads that compile functions, unless the host has some for that, and the images that they have opened.
 
 use super::Functions;
+use super::times::FunctionTimes;
 use crate::back_end::{BackEnds, COMPILE_STACK};
 use crate::executor::Job;
 use hotbed_loader::boundary::{Bodies, FreshArea, FreshDefinition, FunctionCompiler, Others};
-use hotbed_loader::image::{FreshCode, SymbolKind};
+use hotbed_loader::image::{FreshCode, SymbolKind, note};
 use hotbed_loader::sys::start::process_id;
 use hotbed_loader::sys::sync::{Condvar, Mutex};
 use hotbed_loader::sys::threads::spawn_quiet;
+use hotbed_loader::trace::matters;
 use hotbed_loader::{FunctionRequest, Slots};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A thread that has had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_millis(500);
@@ -27,6 +29,7 @@ pub(super) struct Crew {
     more: Condvar,
     images: Arc<Images>,
     compiler: Arc<Once<dyn FunctionCompiler>>,
+    times: Mutex<FunctionTimes>,
 }
 
 /// Opened when it is wanted first, or why it cannot be.
@@ -34,7 +37,8 @@ type Once<T> = OnceLock<Result<Box<T>, String>>;
 
 #[derive(Default)]
 struct Jobs {
-    waiting: VecDeque<FunctionRequest>,
+    /// Each with the moment when it was asked for.
+    waiting: VecDeque<(FunctionRequest, Instant)>,
     threads: usize,
     idle: usize,
 }
@@ -53,9 +57,19 @@ pub(super) struct Opened {
     number: u64,
     slots: Weak<Slots>,
     bodies: Once<dyn Bodies>,
+    origin: OnceLock<Origin>,
     images: Arc<Images>,
     // Behind the bodies, which go first.
     compiler: Arc<Once<dyn FunctionCompiler>>,
+}
+
+/// What the functions of an image were made of.
+#[derive(Default)]
+struct Origin {
+    /// Its sources, as they were given.
+    sources: Vec<String>,
+    /// The flags that matter for code.
+    flags: Vec<String>,
 }
 
 impl Crew {
@@ -66,7 +80,13 @@ impl Crew {
             more: Condvar::new(),
             images: Arc::default(),
             compiler: Arc::default(),
+            times: Mutex::default(),
         }
+    }
+
+    /// What compiling has come to.
+    pub(super) fn times(&self) -> &Mutex<FunctionTimes> {
+        &self.times
     }
 
     /// Takes a request for the host's threads, or for the next one of ours that is free; `functions` is who has this crew.
@@ -76,7 +96,7 @@ impl Crew {
             return;
         }
         let mut jobs = self.jobs.lock();
-        jobs.waiting.push_back(request);
+        jobs.waiting.push_back((request, Instant::now()));
         let most = available_parallelism().map_or(1, usize::from);
         if jobs.waiting.len() <= jobs.idle || jobs.threads >= most {
             self.more.notify_one();
@@ -99,9 +119,9 @@ impl Crew {
     fn work(&self, functions: &Functions) {
         let mut jobs = self.jobs.lock();
         loop {
-            if let Some(request) = jobs.waiting.pop_front() {
+            if let Some((request, asked)) = jobs.waiting.pop_front() {
                 drop(jobs);
-                functions.serve(request);
+                functions.serve(request, asked);
                 jobs = self.jobs.lock();
                 continue;
             }
@@ -127,6 +147,7 @@ impl Crew {
                 number: *next,
                 slots: Arc::downgrade(slots),
                 bodies: OnceLock::new(),
+                origin: OnceLock::new(),
                 images: Arc::clone(&self.images),
                 compiler: Arc::clone(&self.compiler),
             })
@@ -157,8 +178,38 @@ impl Crew {
 }
 
 impl Opened {
-    /// The bodies of its functions.
-    pub(super) fn bodies(&self, back_ends: &BackEnds) -> Result<&dyn Bodies, String> {
+    /// The source of a function, as it was given, and the function's name as linkers see it. Empty when the image is gone.
+    pub(super) fn name_of(&self, slot: u32) -> (String, String) {
+        let function = self.slots.upgrade().and_then(|slots| slots.function(slot));
+        let Some(function) = function else { return Default::default() };
+        let source = self.origin().sources.get(function.unit as usize);
+        (source.cloned().unwrap_or_default(), function.name)
+    }
+
+    /// The flags that matter for its functions' code.
+    pub(super) fn flags(&self) -> &[String] {
+        &self.origin().flags
+    }
+
+    fn origin(&self) -> &Origin {
+        self.origin.get_or_init(|| {
+            let read = |file: &[u8]| Origin {
+                sources: note::unit_names(file).unwrap_or_default(),
+                flags: note::metadata(file)
+                    .map(|known| {
+                        matters(known.flags.iter().map(String::as_str))
+                            .into_iter()
+                            .map(str::to_owned)
+                            .collect()
+                    })
+                    .unwrap_or_default(),
+            };
+            self.slots.upgrade().and_then(|slots| slots.read_file(read)).unwrap_or_default()
+        })
+    }
+
+    /// The bodies of its functions; each is compiled `alone`, if that is said at the first time.
+    pub(super) fn bodies(&self, back_ends: &BackEnds, alone: bool) -> Result<&dyn Bodies, String> {
         let bodies = self.bodies.get_or_init(|| {
             let slots = self.slots.upgrade().ok_or("the image is gone")?;
             let open = || {
@@ -168,7 +219,7 @@ impl Opened {
             };
             let compiler = self.compiler.get_or_init(open).as_ref().map_err(String::clone)?;
             let distance = slots.bias().ok_or("the image is gone")?;
-            let opened = slots.read_file(|file| compiler.open(self.number, file, distance));
+            let opened = slots.read_file(|file| compiler.open(self.number, file, distance, alone));
             opened.ok_or("the image is gone")?.map_err(|failure| failure.message)
         });
         bodies.as_deref().map_err(String::clone)

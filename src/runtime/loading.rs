@@ -149,9 +149,15 @@ impl Runtime {
     /// What is asked of a back end for the unit `name` of this process.
     pub(super) fn request(&self, compilation: Compilation, name: &str) -> Result<Request, Error> {
         let request = compilation.request(name, self.inner.color)?;
+        let traced = self.traces() && request.inputs().any(|input| input.lang.is_compiled());
         // Where nobody compiles functions when they are called, units are compiled whole.
-        let lazy = request.lazy && self.inner.functions.is_some();
+        let lazy = (request.lazy || traced) && self.inner.functions.is_some();
         Ok(Request { lazy, ..request })
+    }
+
+    /// Whether first calls are written down, for which functions must be compiled one by one.
+    fn traces(&self) -> bool {
+        self.inner.functions.as_ref().is_some_and(|functions| functions.traces())
     }
 
     fn ready_image(&self, namespace: &Namespace, name: String, place: Place) -> Result<Ready, Error> {

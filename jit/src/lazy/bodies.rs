@@ -1,13 +1,13 @@
 //! Bodies for the functions of lazy images that are mapped in this process.
 
-use super::claims::Claims;
+use super::claims::{Claim, Claims, Finished};
 use super::kept::{self, Kept, KeptBody};
 use super::link::Opened;
 use super::names::Names;
 use super::{body_suffix, elf_name};
 use crate::link::FRESH_CODE;
 use crate::session::{self, Host, Question, Session, SessionError, fork};
-use crate::split::{Number, PlanOptions, Settings, Unit, cluster};
+use crate::split::{Facts, Number, PlanOptions, Settings, Unit, cluster};
 use hotbed_loader::boundary::{Body, Failure, FailureKind, FreshArea, Others};
 use hotbed_loader::image::note::FUNCTIONS_SECTION;
 use hotbed_loader::sys::sync::{Mutex, RwLock};
@@ -18,6 +18,7 @@ use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// Compiles for all lazy images of a process. It lives as long as something of them may run.
 pub struct Compiler {
@@ -37,6 +38,8 @@ pub struct Bodies {
     unit: session::Unit,
     asked: Arc<Asked>,
     compiled: Mutex<Vec<Compiled>>,
+    /// Every function is compiled by itself, and its contents are hashed.
+    alone: bool,
     by_name: OnceLock<HashMap<String, Vec<u32>>>,
 }
 
@@ -51,7 +54,7 @@ pub struct Compiled {
 
 /// What a group became.
 struct Made {
-    addresses: Vec<(Number, usize)>,
+    bodies: Vec<(Number, Finished)>,
     object: Vec<u8>,
     /// Whether the same would be made of the bitcode another time.
     lasting: bool,
@@ -70,7 +73,12 @@ struct Work {
     claims: Claims,
     /// One for each thread that compiled at once, at most.
     idle: Mutex<Vec<Unit>>,
+    /// For looking at, once that is wanted.
+    reader: Mutex<Option<Unit>>,
 }
+
+/// What is behind local names when contents are hashed: a hash must not tell how many units came before this one.
+const READER_SUFFIX: &str = ".u";
 
 /// What the session's questions lead to.
 struct Asked {
@@ -144,6 +152,7 @@ impl Compiler {
                 far,
                 claims: Claims::default(),
                 idle: Mutex::new(idle.into_iter().collect()),
+                reader: Mutex::default(),
             }
         };
         let units: Vec<Work> = (0..).zip(&kept::units(file).map_err(refuse)?).map(work).collect();
@@ -159,6 +168,7 @@ impl Compiler {
             unit,
             asked: self.asked.clone(),
             compiled: Mutex::default(),
+            alone: false,
             by_name: OnceLock::new(),
         })
     }
@@ -175,6 +185,12 @@ impl Bodies {
         self.functions.is_empty()
     }
 
+    /// The same, which compile every function by itself from now on, inline nothing that need not be, and say what functions
+    /// are ([`Body::content`]): all calls go through slots.
+    pub fn one_by_one(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
     /// Compiles a function if it is not, or waits for whoever does. The bodies of all functions that were compiled with it
     /// come with its own; of one that was compiled before only that.
     ///
@@ -184,44 +200,44 @@ impl Bodies {
         let (work, function) = self.function(slot)?;
         // A child of a fork finds nothing half done.
         let _work = fork::begin();
+        let started = Instant::now();
         let mut claim = match work.claims.claim(function) {
             Ok(claim) => claim,
-            Err(address) => return Ok(vec![Body { slot, address }]),
+            Err(finished) => return Ok(vec![finished.body(slot, false)]),
         };
-        let mut unit = work.take()?;
-        let facts = unit.facts().clone();
-        let take = |callee| claim.add(callee);
-        // What was to come along may be what nobody will ever call, and not be sound.
-        let group = match cluster(function, &facts, &PlanOptions::SMALL, take, |one| unit.body(one)) {
-            Ok(group) => {
-                work.idle.lock().push(unit);
-                group
-            }
-            Err(_) => vec![function],
-        };
-        let made = match self.make(work, &group) {
-            Err(_) if group.len() > 1 => self.make(work, &[function]),
+        let group = if self.alone { vec![function] } else { work.group(function, &mut claim)? };
+        let mut made = match self.make(work, &group, started) {
+            Err(_) if group.len() > 1 => self.make(work, &[function], started),
             made => made,
         }?;
-        let of_slot = |&(function, address): &(Number, usize)| {
-            self.slots.get(&(work.number, function)).map(|&slot| Body { slot, address })
+        if self.alone {
+            made.bodies
+                .iter_mut()
+                .for_each(|(function, finished)| finished.content = work.content(*function));
+        }
+        let of_slot = |&(function, finished): &(Number, Finished)| {
+            self.slots.get(&(work.number, function)).map(|&slot| finished.body(slot, true))
         };
-        let bodies: Vec<Body> = made.addresses.iter().filter_map(of_slot).collect();
+        let bodies: Vec<Body> = made.bodies.iter().filter_map(of_slot).collect();
         let slots = bodies.iter().map(|body| body.slot).collect();
         if made.lasting {
             self.compiled.lock().push(Compiled { slots, object: Arc::new(made.object) });
         }
-        claim.done(&made.addresses);
+        claim.done(&made.bodies);
         Ok(bodies)
     }
 
     /// Generates code for functions and links it.
-    fn make(&self, work: &Work, group: &[Number]) -> Result<Made, Failure> {
+    fn make(&self, work: &Work, group: &[Number], started: Instant) -> Result<Made, Failure> {
         let suffix = body_suffix(work.number);
         let mut unit = work.take()?;
-        let object = unit.code_of(group, &suffix)?.compile()?;
-        let name =
-            |&function: &Number| unit.facts().get(function).map(|f| format!("{}{suffix}", elf_name(f)));
+        let piece = match *group {
+            [function] if self.alone => unit.code_alone(function, &suffix),
+            _ => unit.code_of(group, &suffix),
+        };
+        let object = piece?.compile()?;
+        let facts = unit.facts().clone();
+        let name = |&function: &Number| facts.get(function).map(|f| format!("{}{suffix}", elf_name(f)));
         let names: Vec<String> = group.iter().filter_map(name).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let lasting = !unit.reads_files();
@@ -232,8 +248,10 @@ impl Bodies {
             part.remove()?;
             Err(error)
         });
-        let addresses = group.iter().copied().zip(addresses.map_err(failed)?).collect();
-        Ok(Made { addresses, object, lasting })
+        let shares = shares(started.elapsed(), group, &facts);
+        let finished = |(address, nanoseconds)| Finished { address, nanoseconds, content: None };
+        let bodies = addresses.map_err(failed)?.into_iter().zip(shares).map(finished);
+        Ok(Made { bodies: group.iter().copied().zip(bodies).collect(), object, lasting })
     }
 
     /// Compiles a function and all that it reaches by direct calls within its image.
@@ -336,15 +354,52 @@ impl Work {
         if let Some(unit) = self.idle.lock().pop() {
             return Ok(unit);
         }
-        let settings = Settings {
-            name: &self.name,
-            suffix: &self.suffix,
-            arguments: &self.arguments,
-            trusted: self.trusted,
-            far: self.far,
-        };
+        self.open(&self.suffix, self.far)
+    }
+
+    fn open(&self, suffix: &str, far: bool) -> Result<Unit, Failure> {
+        let Self { name, arguments, trusted, .. } = self;
+        let settings = Settings { name, suffix, arguments, trusted: *trusted, far };
         Unit::open(self.bitcode.clone(), &settings)
     }
+
+    /// A function with those that are to be compiled together with it.
+    fn group(&self, function: Number, claim: &mut Claim<'_>) -> Result<Vec<Number>, Failure> {
+        let mut unit = self.take()?;
+        let facts = unit.facts().clone();
+        let take = |callee| claim.add(callee);
+        // What was to come along may be what nobody will ever call, and not be sound.
+        Ok(match cluster(function, &facts, &PlanOptions::SMALL, take, |one| unit.body(one)) {
+            Ok(group) => {
+                self.idle.lock().push(unit);
+                group
+            }
+            Err(_) => vec![function],
+        })
+    }
+
+    /// A hash of what a function says; none if it cannot be read once more.
+    fn content(&self, function: Number) -> Option<[u8; 32]> {
+        let mut reader = self.reader.lock();
+        let mut unit = reader.take().or_else(|| self.open(READER_SUFFIX, false).ok())?;
+        let content = unit.content(function).ok()?;
+        *reader = Some(unit);
+        Some(content)
+    }
+}
+
+impl Finished {
+    fn body(self, slot: u32, new: bool) -> Body {
+        let Self { address, nanoseconds, content } = self;
+        Body { slot, address, nanoseconds, new, content }
+    }
+}
+
+/// The parts of a time, in nanoseconds, that functions have by their sizes.
+fn shares(time: Duration, group: &[Number], facts: &Facts) -> Vec<u64> {
+    let size = |&function: &Number| facts.get(function).map_or(1, |symbol| u128::from(symbol.size.max(1)));
+    let all: u128 = group.iter().map(size).sum();
+    group.iter().map(|function| (time.as_nanos() * size(function) / all.max(1)) as u64).collect()
 }
 
 /// Units and numbers of the functions of the image in `file`, in the order of slots.

@@ -13,7 +13,18 @@ pub(super) struct Claims {
 
 enum State {
     Claimed,
-    Done(usize),
+    Done(Finished),
+}
+
+/// A function that is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Finished {
+    /// Where its body is.
+    pub(super) address: usize,
+    /// What that took.
+    pub(super) nanoseconds: u64,
+    /// A hash of what it says, where that is wanted.
+    pub(super) content: Option<[u8; 32]>,
 }
 
 /// Functions that are being compiled. Dropped, they are free again, unless they are done.
@@ -23,12 +34,12 @@ pub(super) struct Claim<'a> {
 }
 
 impl Claims {
-    /// Claims a function, or gives its body's address; if it is being compiled, that is waited for.
-    pub(super) fn claim(&self, function: Number) -> Result<Claim<'_>, usize> {
+    /// Claims a function, or gives what became of it; if it is being compiled, that is waited for.
+    pub(super) fn claim(&self, function: Number) -> Result<Claim<'_>, Finished> {
         let mut states = self.states.lock();
         loop {
             match states.get(&function) {
-                Some(State::Done(address)) => return Err(*address),
+                Some(State::Done(finished)) => return Err(*finished),
                 Some(State::Claimed) => states = self.changed.wait(states),
                 None => break,
             }
@@ -51,10 +62,10 @@ impl Claim<'_> {
     }
 
     /// These of them are compiled; the others are free again.
-    pub(super) fn done(mut self, bodies: &[(Number, usize)]) {
+    pub(super) fn done(mut self, bodies: &[(Number, Finished)]) {
         let mut states = self.claims.states.lock();
-        for &(function, address) in bodies {
-            states.insert(function, State::Done(address));
+        for &(function, finished) in bodies {
+            states.insert(function, State::Done(finished));
         }
         drop(states);
         self.functions.retain(|function| bodies.iter().all(|(done, _)| done != function));
@@ -83,14 +94,15 @@ mod tests {
     #[test]
     fn a_function_is_had_once_and_waited_for() {
         let claims = Claims::default();
+        let finished = |address| Finished { address, nanoseconds: 7, content: None };
         let mut claim = claims.claim(1).map_err(drop).expect("free");
         assert!(claim.add(2) && !claim.add(2) && !claim.add(1));
         thread::scope(|scope| {
             let waiting = scope.spawn(|| claims.claim(2).err());
-            claim.done(&[(1, 10), (2, 20)]);
-            assert_eq!(waiting.join().expect("no panic"), Some(20));
+            claim.done(&[(1, finished(10)), (2, finished(20))]);
+            assert_eq!(waiting.join().expect("no panic"), Some(finished(20)));
         });
-        assert_eq!(claims.claim(1).err(), Some(10));
+        assert_eq!(claims.claim(1).err(), Some(finished(10)));
     }
 
     #[test]

@@ -25,8 +25,15 @@ impl ServedCompiler {
 }
 
 impl FunctionCompiler for ServedCompiler {
-    fn open(&self, image: u64, file: &[u8], distance: usize) -> Result<Box<dyn boundary::Bodies>, Failure> {
+    fn open(
+        &self,
+        image: u64,
+        file: &[u8],
+        distance: usize,
+        alone: bool,
+    ) -> Result<Box<dyn boundary::Bodies>, Failure> {
         let bodies = self.0.open(image, file, distance, recent::take(file))?;
+        let bodies = if alone { bodies.one_by_one() } else { bodies };
         Ok(Box::new(ServedBodies(Some(bodies))))
     }
 }

@@ -278,6 +278,47 @@ fn what_a_function_reaches_is_compiled_with_it() {
 }
 
 #[test]
+fn one_by_one_functions_call_each_other_by_name() {
+    let one = "static int small(int x) { return x + 1; }\n\
+        __attribute__((always_inline)) static inline int inlined(int x) { return x * 3; }\n\
+        int caller(int x) { return small(inlined(x)) + small(2); } int main(void) { return 0; }";
+    let two = "int second(void) { return 1; }";
+    for level in ["-O0", "-O2"] {
+        let contents = [[("one.c", one), ("two.c", two)], [("two.c", two), ("one.c", one)]].map(|units| {
+            let skeleton = made(&Program::several(&units), &[level]);
+            let file = bytes(&skeleton);
+            let compiler = Compiler::new(Arc::new(Process::of(&file))).unwrap();
+            let bodies = compiler.open(1, &file, 0, skeleton.opened).unwrap().one_by_one();
+            let mut contents = Vec::new();
+            for slot in 0..bodies.len() {
+                let made = bodies.compile(slot).unwrap();
+                assert_eq!((made.len(), made[0].slot, made[0].new), (1, slot, true), "{level}");
+                assert!(made[0].nanoseconds > 0 && made[0].content.is_some(), "{level}");
+                let again = bodies.compile(slot).unwrap();
+                assert_eq!(again, [hotbed_loader::boundary::Body { new: false, ..made[0] }], "{level}");
+                contents.push(made[0].content);
+            }
+            let objects: Vec<_> = bodies.compiled().into_iter().map(|compiled| compiled.object).collect();
+            let refers = |object: &Vec<u8>| {
+                let read = object::File::parse(&object[..]).unwrap();
+                let names = read
+                    .symbols()
+                    .filter(|symbol| symbol.is_undefined())
+                    .filter_map(|symbol| symbol.name().ok());
+                names.filter(|name| name.starts_with("small") || name.starts_with("inlined")).count()
+            };
+            let calls: usize = objects.iter().map(|object| refers(object)).sum();
+            assert_eq!(calls, 1, "{level}: the caller's, of the one that need not be inlined");
+            bodies.remove().unwrap();
+            contents.sort_unstable();
+            contents
+        });
+        assert_eq!(contents[0], contents[1], "{level}: whichever unit comes first");
+        assert!(contents[0].windows(2).all(|two| two[0] != two[1]), "{level}");
+    }
+}
+
+#[test]
 fn what_cannot_be_linked_can_be_tried_again() {
     let text = "int absent(void); int tries(void) { return absent(); } int main(void) { return tries(); }";
     let program = Program::small("again.c", text);

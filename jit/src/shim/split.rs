@@ -60,6 +60,18 @@ pub(crate) struct RawBody {
     pub(crate) labels: bool,
 }
 
+/// What is copied into a code piece, to be inlined there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Copies {
+    /// Nothing; such a piece is good for looking at only.
+    None,
+    /// Functions that are inlined wherever they are called.
+    Forced,
+    /// These and small ones.
+    All,
+}
+
 unsafe extern "C" {
     fn hb_split_open(
         bitcode: Slice<'_>,
@@ -94,7 +106,7 @@ unsafe extern "C" {
         wanted: *const u32,
         count: usize,
         suffix: Slice<'_>,
-        copies: bool,
+        copies: Copies,
         messages: *mut RawMessages,
     ) -> *mut RawPiece;
 
@@ -207,7 +219,7 @@ impl Split {
         &mut self,
         wanted: &[u32],
         suffix: &str,
-        copies: bool,
+        copies: Copies,
         messages: &Messages,
     ) -> Option<Piece> {
         // SAFETY: as above.

@@ -2,7 +2,7 @@
 
 use super::{Body, Facts, Number};
 use crate::frontend::failure;
-use crate::shim::split as raw;
+use crate::shim::split::{self as raw, Copies};
 use crate::shim::{Messages, initialize};
 use hotbed_loader::boundary::{Failure, FailureKind};
 use std::marker::PhantomData;
@@ -150,7 +150,15 @@ impl Unit {
     /// # Errors
     /// As for [`code`](Self::code).
     pub fn code_of(&mut self, wanted: &[Number], suffix: &str) -> Result<Piece<'_>, Failure> {
-        self.make(wanted, suffix, true)
+        self.make(wanted, suffix, Copies::All)
+    }
+
+    /// The same of one function, whose calls stay calls: nothing is inlined but what always is.
+    ///
+    /// # Errors
+    /// As for [`code`](Self::code).
+    pub fn code_alone(&mut self, function: Number, suffix: &str) -> Result<Piece<'_>, Failure> {
+        self.make(&[function], suffix, Copies::Forced)
     }
 
     /// A hash of what a function says, names and attributes of all it mentions and the unit's settings included; the
@@ -159,11 +167,11 @@ impl Unit {
     /// # Errors
     /// As for [`code`](Self::code).
     pub fn content(&mut self, function: Number) -> Result<[u8; 32], Failure> {
-        let piece = self.make(&[function], "", false)?;
+        let piece = self.make(&[function], "", Copies::None)?;
         Ok(*blake3::hash(&piece.bitcode()?).as_bytes())
     }
 
-    fn make(&mut self, wanted: &[Number], suffix: &str, copies: bool) -> Result<Piece<'_>, Failure> {
+    fn make(&mut self, wanted: &[Number], suffix: &str, copies: Copies) -> Result<Piece<'_>, Failure> {
         let messages = Messages::new();
         // SAFETY: the piece borrows the unit.
         let piece = unsafe { self.split.code(wanted, suffix, copies, &messages) };

@@ -25,6 +25,12 @@ pub struct Body {
     pub slot: u32,
     /// Where the body is.
     pub address: usize,
+    /// What compiling and linking it took, in nanoseconds; of what several functions took together, a share by their size.
+    pub nanoseconds: u64,
+    /// Whether it was compiled to give this answer. Another one was given it otherwise.
+    pub new: bool,
+    /// A hash of what the function says, the same in every process; only where functions are compiled one by one.
+    pub content: Option<[u8; 32]>,
 }
 
 /// Who knows what images cannot say of themselves: the host.
@@ -42,11 +48,13 @@ pub trait Others: Send + Sync {
 /// Compiles for all lazy images of a host. It lives as long as something of them may run.
 pub trait FunctionCompiler: Send + Sync {
     /// Opens the lazy image in `file`, which others know by the number `image`; it is mapped `distance` bytes behind the
-    /// addresses it was linked for.
+    /// addresses it was linked for. With `alone` nothing is compiled together and nothing inlined that need not be: every call of
+    /// a function goes through its slot.
     ///
     /// # Errors
     /// When it is no lazy image, or has lost its table of symbols.
-    fn open(&self, image: u64, file: &[u8], distance: usize) -> Result<Box<dyn Bodies>, Failure>;
+    fn open(&self, image: u64, file: &[u8], distance: usize, alone: bool)
+    -> Result<Box<dyn Bodies>, Failure>;
 }
 
 /// The functions of a mapped lazy image; dropped, what was compiled is gone, when nobody uses it any more.
@@ -96,8 +104,13 @@ pub fn encode_outcome(outcome: &Result<Vec<Body>, Failure>) -> Vec<u8> {
         Ok(bodies) => {
             w.u8(0);
             w.list(bodies, |w, body| {
-                w.u32(body.slot);
-                w.u64(body.address as u64);
+                // Taken apart, so that a new field cannot be forgotten here.
+                let Body { slot, address, nanoseconds, new, content } = *body;
+                w.u32(slot);
+                w.u64(address as u64);
+                w.u64(nanoseconds);
+                w.bool(new);
+                w.option(content.as_ref(), |w, content| w.raw(content));
             });
         }
         Err(failure) => {
@@ -115,7 +128,18 @@ pub fn encode_outcome(outcome: &Result<Vec<Body>, Failure>) -> Vec<u8> {
 pub fn decode_outcome(bytes: &[u8]) -> Result<Result<Vec<Body>, Failure>, CodecError> {
     let mut r = Reader::new(bytes);
     match r.u8()? {
-        0 => Ok(Ok(r.list(|r| Ok(Body { slot: r.u32()?, address: r.u64()? as usize }))?)),
+        0 => {
+            let body = |r: &mut Reader<'_>| {
+                Ok(Body {
+                    slot: r.u32()?,
+                    address: r.u64()? as usize,
+                    nanoseconds: r.u64()?,
+                    new: r.bool()?,
+                    content: r.option(|r| r.array())?,
+                })
+            };
+            Ok(Ok(r.list(body)?))
+        }
         1 => Ok(Err(Failure::read(&mut r)?)),
         _ => Err(CodecError("neither bodies nor a failure")),
     }
@@ -130,7 +154,10 @@ mod tests {
     #[test]
     fn outcomes_cross_the_boundary() {
         let outcomes = [
-            Ok(vec![Body { slot: 7, address: 0x7fff_1234_5678 }, Body { slot: 0, address: 1 }]),
+            Ok(vec![
+                Body { slot: 7, address: 0x7fff_1234_5678, nanoseconds: 1 << 40, new: true, content: None },
+                Body { slot: 0, address: 1, nanoseconds: 0, new: false, content: Some([7; 32]) },
+            ]),
             Ok(Vec::new()),
             Err(Failure::new(FailureKind::Compile, "cannot compile it".to_owned())),
         ];

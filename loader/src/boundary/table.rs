@@ -29,6 +29,7 @@ pub struct BackEndTable {
         image: u64,
         file: RawBytes,
         distance: usize,
+        alone: bool,
         bodies: *mut *mut c_void,
     ) -> RawReply,
     /// See [`super::Bodies::compile`].

@@ -66,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) gdb: bool,
     /// `--jitdump DIR`.
     pub(crate) jitdump: Option<&'static Path>,
+    /// `--trace FILE`.
+    pub(crate) trace: Option<&'static Path>,
     /// `--autoload`.
     pub(crate) autoload: bool,
     /// `--verbose`.
@@ -326,6 +328,7 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
             "--entry" => options.entry = Some(utf8(value()?)?),
             "--cache-dir" => options.cache_dir = Some(Path::new(value()?)),
             "--jitdump" => options.jitdump = Some(Path::new(value()?)),
+            "--trace" => options.trace = Some(Path::new(value()?)),
             "--timings" => {
                 options.timings = Some(match joined {
                     None => TimingsFormat::Table,
@@ -410,6 +413,9 @@ fn check(parsed: &Arguments, purpose: Purpose) -> Result<(), UsageError> {
     if parsed.files().next().is_none() {
         return wrong("no file is given");
     }
+    if let Some(conflict) = trace_conflict(&parsed.options, purpose) {
+        return wrong(conflict);
+    }
     if parsed.files().filter(|file| file.argument == c"-").count() > 1 {
         return wrong("standard input can be read only once");
     }
@@ -432,6 +438,27 @@ fn check(parsed: &Arguments, purpose: Purpose) -> Result<(), UsageError> {
         ),
         _ => Ok(()),
     }
+}
+
+/// Why there can be no trace, if one is wanted.
+fn trace_conflict(options: &Options, purpose: Purpose) -> Option<&'static str> {
+    options.trace?;
+    Some(match purpose {
+        Purpose::BuildImage | Purpose::Explain => "--trace makes no sense here: nothing is run",
+        Purpose::Run if options.eager => {
+            "--trace and --eager: what is compiled whole calls itself directly, which nobody sees"
+        }
+        Purpose::Run if options.isolate => {
+            "--trace and --isolate: a worker compiles whole units, whose calls nobody sees"
+        }
+        Purpose::Run if options.gdb => {
+            "--trace and --gdb: gdb is told of whole units only, whose calls nobody sees"
+        }
+        Purpose::Run if options.jitdump.is_some() => {
+            "--trace and --jitdump: perf is told of whole units only, whose calls nobody sees"
+        }
+        Purpose::Run => return None,
+    })
 }
 
 impl Arguments {

@@ -2,10 +2,10 @@
 //! is given is compiled and mapped as for `hotbed run`, and not started.
 
 use crate::arguments::{self, Kind, Purpose};
+use crate::json::{array, object, optional, string};
 use crate::{Status, console, input, usage};
 use hotbed::{Answer, Asked, Explanation, Image, Layer, Load, Reason, SharedLibrary, SymbolKind, Verdict};
 use std::ffi::CStr;
-use std::fmt::Write as _;
 use std::io::Write;
 
 /// `hotbed explain` with the arguments after `explain`.
@@ -105,44 +105,5 @@ fn layer_key(layer: Layer) -> &'static str {
         Layer::Archives => "archives",
         Layer::OnDemand => "on-demand",
         Layer::Runtime => "hotbed",
-    }
-}
-
-fn object(fields: &[(&str, String)]) -> String {
-    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-    format!("{{{}}}", fields.join(","))
-}
-
-fn array(values: impl Iterator<Item = String>) -> String {
-    format!("[{}]", values.collect::<Vec<_>>().join(","))
-}
-
-fn optional(text: &Option<String>) -> String {
-    text.as_ref().map_or_else(|| "null".to_owned(), |text| string(text))
-}
-
-/// A string of JSON.
-fn string(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => quoted.extend(['\\', letter]),
-            // Writing to a String cannot fail.
-            '\0'..=' ' if letter != ' ' => drop(write!(quoted, "\\u{:04x}", u32::from(letter))),
-            _ => quoted.push(letter),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strings_are_quoted() {
-        assert_eq!(string("a\"b\\c\n ä"), "\"a\\\"b\\\\c\\u000a ä\"");
-        assert_eq!(object(&[("a", array(["1".to_owned(), string("x")].into_iter()))]), "{\"a\":[1,\"x\"]}");
     }
 }

@@ -29,6 +29,9 @@ pub(crate) fn runtime(
         builder = builder.jitdump(folder);
     }
     builder = builder.gdb(options.gdb);
+    if let Some(file) = options.trace {
+        builder = builder.trace(file);
+    }
     if let Some(program) = program {
         builder = builder.program(program).global_libraries(true);
     }

@@ -12,6 +12,7 @@ mod doctor;
 mod explain;
 mod image;
 mod input;
+mod json;
 mod progress;
 mod run;
 mod timings;

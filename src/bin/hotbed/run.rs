@@ -75,13 +75,16 @@ fn prepare(arguments: &[&'static CStr], started: Instant) -> Result<Program, Sta
 /// The program's runtime, and the process that it was made in.
 static RUNTIME: OnceLock<(i32, Runtime)> = OnceLock::new();
 
-/// Has what was compiled while the program ran kept. What comes of that nobody waits for.
+/// Has what was compiled while the program ran kept, and says what the trace lacks. What comes of that nobody waits for.
 extern "C" fn keep_compiled() {
     if let Some((process, runtime)) = RUNTIME.get()
         && *process == start::process_id()
     {
         // Nothing may unwind into the C library; what the panic says, the hook has said.
-        let _ = catch_unwind(AssertUnwindSafe(|| runtime.keep_compiled()));
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            runtime.check_trace();
+            runtime.keep_compiled()
+        }));
     }
 }
 

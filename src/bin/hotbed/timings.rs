@@ -2,14 +2,16 @@
 
 use crate::arguments::TimingsFormat;
 use crate::console;
-use hotbed::{Report, Runtime};
+use crate::json::{array, object, string};
+use hotbed::{FunctionTime, FunctionTimes, Report, Runtime};
+use hotbed_loader::demangle;
 use hotbed_loader::sys::start;
 use std::fmt::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Sums over everything that was loaded.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Totals {
     frontend: f64,
     codegen: f64,
@@ -22,6 +24,7 @@ pub(crate) struct Totals {
     images_linked: u32,
     images_mapped: u32,
     backend_loaded: bool,
+    functions: FunctionTimes,
 }
 
 impl Totals {
@@ -62,11 +65,18 @@ impl Totals {
             ("images_linked", self.images_linked),
             ("images_mapped", self.images_mapped),
         ];
+        let FunctionTimes { compiling, waited, ref slowest, .. } = self.functions;
+        let functions = [("functions", ms(compiling)), ("functions_waited", ms(waited))];
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = match format {
-            TimingsFormat::Json => render_json(&mut text, ms(total), &phases, &counts, self.backend_loaded),
-            TimingsFormat::Table => render_table(&mut text, ms(total), &phases, &counts, self.backend_loaded),
+            TimingsFormat::Json => {
+                let slowest = array(slowest.iter().map(slow_json));
+                render_json(&mut text, ms(total), &phases, &counts, &functions, &slowest, self.backend_loaded)
+            }
+            TimingsFormat::Table => {
+                render_table(&mut text, ms(total), &phases, &counts, &functions, slowest, self.backend_loaded)
+            }
         };
         text
     }
@@ -77,6 +87,8 @@ fn render_json(
     total: f64,
     phases: &[(&str, f64)],
     counts: &[(&str, u32)],
+    functions: &[(&str, f64)],
+    slowest: &str,
     backend_loaded: bool,
 ) -> std::fmt::Result {
     write!(text, "{{\"total_ms\":{total:.3},\"phases_ms\":{{")?;
@@ -87,6 +99,10 @@ fn render_json(
     for (name, count) in counts {
         write!(text, ",\"{name}\":{count}")?;
     }
+    for (name, ms) in functions {
+        write!(text, ",\"{name}_ms\":{ms:.3}")?;
+    }
+    write!(text, ",\"slowest_functions\":{slowest}")?;
     writeln!(text, ",\"backend_loaded\":{backend_loaded}}}")
 }
 
@@ -95,6 +111,8 @@ fn render_table(
     total: f64,
     phases: &[(&str, f64)],
     counts: &[(&str, u32)],
+    functions: &[(&str, f64)],
+    slowest: &[FunctionTime],
     backend_loaded: bool,
 ) -> std::fmt::Result {
     for (name, ms) in phases {
@@ -104,7 +122,24 @@ fn render_table(
     for (name, count) in counts {
         writeln!(text, "{:<20}{count:>10}", name.replace('_', " "))?;
     }
-    writeln!(text, "{:<20}{:>10}", "back end loaded", if backend_loaded { "yes" } else { "no" })
+    writeln!(text, "{:<20}{:>10}", "back end loaded", if backend_loaded { "yes" } else { "no" })?;
+    if slowest.is_empty() {
+        return Ok(());
+    }
+    // They run while the program does.
+    for (name, ms) in functions {
+        writeln!(text, "{:<20}{ms:>10.3} ms", name.replace('_', " "))?;
+    }
+    for FunctionTime { source, function, time, .. } in slowest {
+        let name = demangle(function).unwrap_or_else(|| function.clone());
+        writeln!(text, "  {:>8.3} ms  {name} ({source})", time.as_secs_f64() * 1e3)?;
+    }
+    Ok(())
+}
+
+fn slow_json(one: &FunctionTime) -> String {
+    let ms = format!("{:.3}", one.time.as_secs_f64() * 1e3);
+    object(&[("function", string(&one.function)), ("source", string(&one.source)), ("ms", ms)])
 }
 
 /// What the handler at exit needs.
@@ -140,7 +175,8 @@ extern "C" fn print() {
     let Some(record) = RECORD.get() else { return };
     // A child that the program forked has no timings of its own.
     if record.process == start::process_id() {
-        let mut totals = record.totals;
+        let mut totals = record.totals.clone();
+        totals.functions = record.runtime.function_times();
         totals.functions_compiled += record.runtime.functions_compiled();
         totals.backend_loaded |= record.runtime.functions_took_back_end();
         let text = totals.render(record.format, record.started.elapsed(), record.entered.elapsed());
@@ -160,7 +196,8 @@ mod tests {
             text,
             "{\"total_ms\":3.000,\"phases_ms\":{\"frontend\":0.000,\"codegen\":0.000,\"link\":0.000,\"map\":1.500,\
              \"bind\":0.000,\"init\":0.000,\"run\":1.000},\"units_compiled\":2,\"functions_compiled\":0,\
-             \"images_linked\":0,\"images_mapped\":0,\"backend_loaded\":false}\n"
+             \"images_linked\":0,\"images_mapped\":0,\"functions_ms\":0.000,\"functions_waited_ms\":0.000,\
+             \"slowest_functions\":[],\"backend_loaded\":false}\n"
         );
     }
 

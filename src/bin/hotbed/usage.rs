@@ -25,7 +25,9 @@ Options:
   --autoload           look for libraries that have unresolved symbols, and load them
   --gdb                tell gdb about the code: run `gdb --args hotbed run --gdb -g FILE...`
   --jitdump DIR        tell perf about code that has no file, by DIR/jit-PID.dump (`perf record -k 1`, `perf inject --jit`)
-  --timings[=json]     to standard error, at exit: phases in ms, and counts
+  --timings[=json]     to standard error, at exit: phases in ms, counts, and the functions that took longest to compile
+  --trace FILE         append every function that is called, in the order of first calls, one record a line; each is then
+                       compiled by itself, and nothing of it kept
   --verbose            say what is done, the linker's line, and why something has to be compiled
   --help               this text
 

@@ -109,11 +109,16 @@ fn what_makes_no_sense_is_refused() {
         &[c"a.c", c"-I"],
         &[c"a.c", c"--cache-dir"],
         &[c"--timings=xml", c"a.c"],
+        &[c"a.c", c"--trace"],
+        &[c"--trace", c"t", c"--eager", c"a.c"],
+        &[c"--trace=t", c"--isolate", c"a.c"],
         &[c"-\xff", c"a.c"],
         &[c"-print-search-dirs", c"a.c"],
     ] {
         assert!(run(arguments).is_err(), "{arguments:?}");
     }
+    let lazy_after_all = run(&[c"--trace=t", c"--eager", c"--lazy", c"a.c"]).unwrap();
+    assert_eq!(lazy_after_all.options.trace, Some(Path::new("t")));
 }
 
 #[test]
