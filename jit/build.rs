@@ -81,31 +81,6 @@ const LEFT_OUT: &[&str] = &[
     "xtensa",
 ];
 
-/// What stands in for C++'s operators `new` and `delete` in the plugin; see `shim/memory.cpp`.
-const OPERATORS: &[(&str, &[&str])] = &[
-    ("hb_new", &["_Znwm", "_Znam"]),
-    ("hb_new_aligned", &["_ZnwmSt11align_val_t", "_ZnamSt11align_val_t"]),
-    ("hb_try_new", &["_ZnwmRKSt9nothrow_t", "_ZnamRKSt9nothrow_t"]),
-    ("hb_try_new_aligned", &["_ZnwmSt11align_val_tRKSt9nothrow_t", "_ZnamSt11align_val_tRKSt9nothrow_t"]),
-    (
-        "hb_delete",
-        &[
-            "_ZdlPv",
-            "_ZdaPv",
-            "_ZdlPvm",
-            "_ZdaPvm",
-            "_ZdlPvSt11align_val_t",
-            "_ZdaPvSt11align_val_t",
-            "_ZdlPvmSt11align_val_t",
-            "_ZdaPvmSt11align_val_t",
-            "_ZdlPvRKSt9nothrow_t",
-            "_ZdaPvRKSt9nothrow_t",
-            "_ZdlPvSt11align_val_tRKSt9nothrow_t",
-            "_ZdaPvSt11align_val_tRKSt9nothrow_t",
-        ],
-    ),
-];
-
 fn main() {
     let prefix =
         PathBuf::from(std::env::var_os("LLVM_SYS_221_PREFIX").unwrap_or_else(|| "/usr/lib/llvm-22".into()));
@@ -200,11 +175,6 @@ fn link(prefix: &Path, config: &Path) {
     println!("cargo:rustc-link-arg-cdylib=-Wl,-z,defs");
     // Functions may have to be compiled while the process ends: see shim/lasting.cpp.
     println!("cargo:rustc-link-arg-cdylib=-Wl,--defsym=__cxa_atexit=hb_never_destroy");
-    for (ours, operators) in OPERATORS {
-        for operator in *operators {
-            println!("cargo:rustc-link-arg-cdylib=-Wl,--defsym={operator}={ours}");
-        }
-    }
     println!("cargo:rustc-link-search=native={}", prefix.join("lib").display());
     for library in ["lldELF", "lldCommon"] {
         println!("cargo:rustc-link-lib=static:-bundle={library}");

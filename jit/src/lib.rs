@@ -21,8 +21,5 @@ pub mod split;
 pub use in_process::InProcess;
 pub use module::module_bitcode;
 
-// Nothing in Rust calls it: the plugin's C++ does.
-use libmimalloc_sys as _;
-
 /// The version of LLVM, clang and lld inside.
 pub const LLVM_VERSION: &str = env!("HOTBED_LLVM_VERSION");
