@@ -201,6 +201,7 @@ fn a_damaged_entry_is_made_anew() {
         let _ = std::fs::write(path, &bytes[..bytes.len() / 3]);
     }
     assert_eq!(bed.run().stdout, "1 0\n");
+    kept(&bed.store());
     for file in bed.files() {
         std::fs::remove_file(file).unwrap();
     }
