@@ -47,6 +47,7 @@ pub struct RuntimeBuilder {
     on_failure: Option<OnFailure>,
     executor: Option<Arc<dyn Executor>>,
     trace: Option<PathBuf>,
+    speculate: bool,
 }
 
 impl RuntimeBuilder {
@@ -189,6 +190,15 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether functions that are likely to be called soon are compiled while others run, by a thread that has nothing else to
+    /// do, where there are several processors: a program is there earlier, for more work in all. It stays in proportion to
+    /// the functions that were called. Not done, if nothing is said, nor with an [executor](Self::executor) or a
+    /// [trace](Self::trace).
+    pub fn speculate(mut self, speculate: bool) -> Self {
+        self.speculate = speculate;
+        self
+    }
+
     /// Who is told what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -220,6 +230,7 @@ impl RuntimeBuilder {
             on_failure,
             executor,
             trace,
+            speculate,
         } = self;
         if back_end.time_limit == Some(Duration::ZERO) || back_end.memory_limit == Some(0) {
             return Err(Error::Build { reason: "a limit of zero leaves nothing to compile with".into() });
@@ -240,7 +251,14 @@ impl RuntimeBuilder {
         let back_ends = Arc::new(BackEnds::new(back_end));
         // What a worker compiles, it compiles whole.
         let functions = back_ends.compiles_functions().then(|| {
-            Functions::new(Arc::clone(&back_ends), on_failure, executor, trace, Arc::clone(&observer))
+            Functions::new(
+                Arc::clone(&back_ends),
+                on_failure,
+                executor,
+                trace,
+                Arc::clone(&observer),
+                speculate,
+            )
         });
         let materializer = functions.clone().map(|functions| functions as Arc<dyn Materializer>);
         let misses = Arc::new(Misses::default());

@@ -4,6 +4,7 @@
 //! What is under way belongs to one process ([`Crew`]). A child of a fork has none of its parent's threads, and finds locks
 //! as they were; so it begins with a crew of its own, which opens images anew.
 
+mod ahead;
 mod crew;
 mod keep;
 mod times;
@@ -16,6 +17,7 @@ pub(crate) use trace::Trace;
 use crate::back_end::{BackEnds, executable};
 use crate::executor::Executor;
 use crate::observer::Observer;
+use ahead::Likely;
 use crew::{Crew, Opened};
 use hotbed_loader::boundary::Body;
 use hotbed_loader::sys::start::process_id;
@@ -43,6 +45,8 @@ pub(crate) struct Functions {
     executor: Option<(i32, Arc<dyn Executor>)>,
     trace: Option<Trace>,
     observer: Arc<dyn Observer>,
+    /// Whether likely callees are compiled before they are called.
+    speculates: bool,
     crew: AtomicPtr<Crew>,
     compiled: AtomicU32,
     back_end_used: AtomicBool,
@@ -57,14 +61,16 @@ impl Functions {
         executor: Option<Arc<dyn Executor>>,
         trace: Option<Trace>,
         observer: Arc<dyn Observer>,
+        speculates: bool,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             back_ends,
             on_failure,
             executor: executor.map(|executor| (process_id(), executor)),
-            trace,
             observer,
+            speculates: speculates && trace.is_none(),
+            trace,
             crew: AtomicPtr::default(),
             compiled: AtomicU32::new(0),
             back_end_used: AtomicBool::new(false),
@@ -152,19 +158,38 @@ impl Functions {
     /// Compiles what a request has asked for at that moment, and answers it.
     pub(crate) fn serve(&self, request: FunctionRequest, asked: Instant) {
         let slots = Arc::clone(request.slots());
-        let compile = AssertUnwindSafe(|| self.compile(&slots, request.slot(), request.is_deep()));
-        let outcome = catch_unwind(compile).unwrap_or_else(|thrown| {
-            // It may throw again when it is dropped.
-            std::mem::forget(thrown);
-            Err("the back end panicked".into())
-        });
+        let outcome = caught(|| self.compile(&slots, request.slot(), request.is_deep()));
         // What was called before may not have got into the trace.
         self.check_trace();
         self.make_crew().times().lock().waited += asked.elapsed();
-        request.done(outcome);
+        let (address, likely) = match outcome {
+            Ok((address, likely)) => (Ok(address), likely),
+            Err(reason) => (Err(reason), Vec::new()),
+        };
+        request.done(address);
+        self.expect(likely);
     }
 
-    fn compile(&self, slots: &Arc<Slots>, slot: u32, deep: bool) -> Result<usize, String> {
+    /// Says what is likely to be called next, after a function that was.
+    fn expect(&self, likely: Vec<Likely>) {
+        // What the host's threads are for, the host knows.
+        if self.speculates
+            && self.executor().is_none()
+            && let Some(this) = self.this.upgrade()
+        {
+            self.make_crew().expect(this, likely);
+        }
+    }
+
+    /// Compiles what is likely to be called, and gives what is likely then. If it does not compile, perhaps it is never
+    /// called.
+    fn compile_ahead(&self, likely: &Likely) -> Vec<Likely> {
+        let Some((image, slots)) = likely.there() else { return Vec::new() };
+        let compile = || self.compile_in(image, &slots, likely.slot(), false);
+        caught(compile).map(|(_, calls)| likely.then(&calls)).unwrap_or_default()
+    }
+
+    fn compile(&self, slots: &Arc<Slots>, slot: u32, deep: bool) -> Result<(usize, Vec<Likely>), String> {
         let span = tracing::debug_span!(
             "function",
             unit = slots.name(),
@@ -186,14 +211,21 @@ impl Functions {
             Ok(_) => span.record("outcome", "compiled"),
             Err(reason) => span.record("outcome", reason.as_str()),
         };
-        compiled
+        compiled.map(|(address, calls)| (address, Likely::after(&image, &calls)))
     }
 
-    fn compile_in(&self, image: &Opened, slots: &Slots, slot: u32, deep: bool) -> Result<usize, String> {
+    /// Where the function is, and what it calls.
+    fn compile_in(
+        &self,
+        image: &Opened,
+        slots: &Slots,
+        slot: u32,
+        deep: bool,
+    ) -> Result<(usize, Vec<u32>), String> {
         let bodies = image.bodies(&self.back_ends, self.traces())?;
-        let bodies = bodies.compile(slot, deep).map_err(|failure| failure.message)?;
+        let compiled = bodies.compile(slot, deep).map_err(|failure| failure.message)?;
         let mut address = None;
-        for body in bodies {
+        for body in compiled.bodies {
             if body.slot == slot {
                 address = Some(body.address);
             }
@@ -202,12 +234,13 @@ impl Functions {
             }
             if let Some(trace) = &self.trace {
                 slots.set_ready(body.slot, body.address, trace.line(image, &body).as_bytes());
-            // Calls of the one that was asked for are let go by the answer.
-            } else if body.slot != slot && !slots.is_compiled(body.slot) {
+            // Where somebody waits, the answer does the same.
+            } else if !slots.is_compiled(body.slot) {
                 slots.set_body(body.slot, body.address);
             }
         }
-        address.ok_or_else(|| "the back end gave other functions".to_owned())
+        let address = address.ok_or("the back end gave other functions")?;
+        Ok((address, compiled.calls))
     }
 
     /// Counts a function that was compiled, and tells whoever listens.
@@ -266,3 +299,12 @@ impl fmt::Debug for Functions {
 
 #[cfg(test)]
 mod tests;
+
+/// What `compile` gives; if it panics, the back end has a defect.
+fn caught<T>(compile: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|thrown| {
+        // It may throw again when it is dropped.
+        std::mem::forget(thrown);
+        Err("the back end panicked".into())
+    })
+}

@@ -1,5 +1,6 @@
 //! Functions that are compiled when they are first called: programs and units cannot tell, whatever they do at the time.
 
+mod ahead;
 mod called;
 mod ends;
 mod executors;

@@ -12,10 +12,13 @@
 #include "clang/CodeGen/BackendUtil.h"
 #include "clang/Frontend/CompilerInstance.h"
 #include "clang/Frontend/CompilerInvocation.h"
+#include "llvm/Analysis/LazyCallGraph.h"
+#include "llvm/Analysis/LoopInfo.h"
 #include "llvm/Bitcode/BitcodeWriter.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Verifier.h"
 #include "llvm/MC/TargetRegistry.h"
+#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Target/TargetMachine.h"
 #include "llvm/Target/TargetOptions.h"
 
@@ -36,6 +39,24 @@ bool lowered_by_passes(const Module &module) {
     return function.isIntrinsic() &&
            (function.getName().starts_with("llvm.coro.") || function.getName().starts_with("llvm.matrix."));
   });
+}
+
+// Copies are there to be inlined: what is left of them is thrown away, so passes need not make them better.
+bool is_copy(const Function &function) { return function.hasAvailableExternallyLinkage(); }
+
+bool is_worth_a_pass(Any unit) {
+  if (auto *function = llvm::any_cast<const Function *>(&unit))
+    return !is_copy(**function);
+  if (auto *loop = llvm::any_cast<const Loop *>(&unit))
+    return !is_copy(*(*loop)->getHeader()->getParent());
+  if (auto *circle = llvm::any_cast<const LazyCallGraph::SCC *>(&unit))
+    return !all_of(**circle, [](const LazyCallGraph::Node &node) { return is_copy(node.getFunction()); });
+  return true;
+}
+
+void leave_copies_alone(PassBuilder &builder) {
+  if (auto *callbacks = builder.getPassInstrumentationCallbacks())
+    callbacks->registerShouldRunOptionalPassCallback([](StringRef, Any unit) { return is_worth_a_pass(unit); });
 }
 
 } // namespace
@@ -82,6 +103,7 @@ bool hotbed::Backend::prepare(Module &source, std::string &reason) {
     reason = messages.list.empty() ? "no such target" : messages.list.front().text;
     return false;
   }
+  options().PassBuilderCallbacks.push_back(leave_copies_alone);
   if (!make_machine(reason))
     return false;
   if (source.getDataLayoutStr().empty()) {

@@ -32,6 +32,11 @@ pub(crate) use served::ServedCompiler;
 use crate::split::Symbol;
 use kept::{Kept, KeptBody};
 
+/// Whether the front end's arguments ask for optimised code.
+fn optimises(arguments: &[String]) -> bool {
+    arguments.iter().rfind(|argument| argument.starts_with("-O")).is_some_and(|level| level != "-O0")
+}
+
 /// What is behind the local names of an image's unit of that number.
 fn suffix(unit: u32) -> String {
     format!(".u{unit}")

@@ -2,7 +2,7 @@
 
 use crate::InProcess;
 use hotbed_loader::boundary::{
-    self, BackEnd, BackEndTable, Bodies, Body, Failure, FailureKind, FreshArea, FreshDefinition,
+    self, BackEnd, BackEndTable, Bodies, CompiledFunctions, Failure, FailureKind, FreshArea, FreshDefinition,
     FunctionCompiler, Others, RawBytes, RawOthers, RawReply, Reply, Request,
 };
 use std::any::Any;
@@ -62,7 +62,7 @@ fn reply(bytes: Vec<u8>, image: i32) -> RawReply {
 }
 
 /// What came of `run`, which must not unwind out of the plugin.
-fn outcome(run: impl FnOnce() -> Result<Vec<Body>, Failure>) -> RawReply {
+fn outcome(run: impl FnOnce() -> Result<CompiledFunctions, Failure>) -> RawReply {
     let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         Err(Failure::new(FailureKind::Internal, "the back end panicked; this is a defect of Hotbed"))
     });
@@ -118,7 +118,7 @@ unsafe extern "C" fn function_compiler(others: *const RawOthers, compiler: *mut 
         let made: SomeCompiler = InProcess::new().function_compiler(Arc::new(HostOthers(others)))?;
         // SAFETY: as above.
         unsafe { compiler.write(Box::into_raw(Box::new(made)).cast()) };
-        Ok(Vec::new())
+        Ok(CompiledFunctions::default())
     })
 }
 
@@ -136,7 +136,7 @@ unsafe extern "C" fn open_bodies(
         let opened: SomeBodies = compiler.open(image, file, distance, alone)?;
         // SAFETY: as above.
         unsafe { bodies.write(Box::into_raw(Box::new(opened)).cast()) };
-        Ok(Vec::new())
+        Ok(CompiledFunctions::default())
     })
 }
 

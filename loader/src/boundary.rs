@@ -12,7 +12,8 @@ mod table;
 
 pub use fresh::{ENTRY_HEAD, FreshArea, GRANULE};
 pub use functions::{
-    Bodies, Body, FreshDefinition, FunctionCompiler, Others, RawOthers, decode_outcome, encode_outcome,
+    Bodies, Body, CompiledFunctions, FreshDefinition, FunctionCompiler, Others, RawOthers, decode_outcome,
+    encode_outcome,
 };
 pub use reply::{
     Counts, Dependency, Diagnostic, Failure, FailureKind, Phases, Reply, Severity, decode as decode_answer,

@@ -2,8 +2,8 @@
 
 use super::plugin::internal;
 use hotbed_loader::boundary::{
-    BackEndTable, Bodies, Body, Failure, FreshArea, FreshDefinition, FunctionCompiler, Others, RawBytes,
-    RawOthers, RawReply, decode_outcome,
+    BackEndTable, Bodies, CompiledFunctions, Failure, FreshArea, FreshDefinition, FunctionCompiler, Others,
+    RawBytes, RawOthers, RawReply, decode_outcome,
 };
 use std::any::Any;
 use std::ffi::c_void;
@@ -83,7 +83,7 @@ impl Drop for Handle {
 }
 
 impl Bodies for PluginBodies {
-    fn compile(&self, slot: u32, deep: bool) -> Result<Vec<Body>, Failure> {
+    fn compile(&self, slot: u32, deep: bool) -> Result<CompiledFunctions, Failure> {
         let table = self.compiler.table;
         // SAFETY: the bodies are alive.
         answer(table, unsafe { (table.compile_function)(self.raw.as_ptr(), slot, deep) })
@@ -113,7 +113,7 @@ impl Drop for PluginBodies {
 }
 
 /// What a reply says; it is given back.
-fn answer(table: &BackEndTable, reply: RawReply) -> Result<Vec<Body>, Failure> {
+fn answer(table: &BackEndTable, reply: RawReply) -> Result<CompiledFunctions, Failure> {
     let outcome = if reply.bytes.is_null() {
         Err(internal("it gave no answer"))
     } else {

@@ -1,6 +1,7 @@
 //! The threads that compile functions, unless the host has some for that, and the images that they have opened.
 
 use super::Functions;
+use super::ahead::{Ahead, Likely};
 use super::times::FunctionTimes;
 use crate::back_end::{BackEnds, COMPILE_STACK};
 use crate::executor::Job;
@@ -39,6 +40,7 @@ type Once<T> = OnceLock<Result<Box<T>, String>>;
 struct Jobs {
     /// Each with the moment when it was asked for.
     waiting: VecDeque<(FunctionRequest, Instant)>,
+    ahead: Ahead,
     threads: usize,
     idle: usize,
 }
@@ -104,6 +106,29 @@ impl Crew {
         }
         jobs.threads += 1;
         drop(jobs);
+        self.start(functions);
+    }
+
+    /// Notes what is likely to be called next, after a function that was.
+    pub(super) fn expect(&self, functions: Arc<Functions>, likely: Vec<Likely>) {
+        let most = available_parallelism().map_or(1, usize::from);
+        let mut jobs = self.jobs.lock();
+        jobs.ahead.expect(likely);
+        if !jobs.ahead.has_work(most) {
+            return;
+        }
+        // Who has noted it looks for work itself.
+        if jobs.idle == 0 && jobs.threads < most {
+            jobs.threads += 1;
+            drop(jobs);
+            self.start(functions);
+        } else {
+            self.more.notify_one();
+        }
+    }
+
+    /// Starts a thread, which is counted already.
+    fn start(&self, functions: Arc<Functions>) {
         let work = move || functions.make_crew().work(&functions);
         if spawn_quiet("hotbed-compile", COMPILE_STACK, work).is_err() {
             let mut jobs = self.jobs.lock();
@@ -117,11 +142,22 @@ impl Crew {
 
     /// What a thread does.
     fn work(&self, functions: &Functions) {
+        let most = available_parallelism().map_or(1, usize::from);
         let mut jobs = self.jobs.lock();
         loop {
             if let Some((request, asked)) = jobs.waiting.pop_front() {
+                let Some(request) = jobs.ahead.keep(request, asked) else { continue };
                 drop(jobs);
                 functions.serve(request, asked);
+                jobs = self.jobs.lock();
+                continue;
+            }
+            if let Some(likely) = jobs.ahead.begin(most) {
+                drop(jobs);
+                let next = functions.compile_ahead(&likely);
+                let called = self.jobs.lock().ahead.end(&likely, next);
+                drop(likely);
+                called.into_iter().for_each(|(request, asked)| functions.serve(request, asked));
                 jobs = self.jobs.lock();
                 continue;
             }
@@ -172,12 +208,23 @@ impl Crew {
     pub(super) fn forget(&self, slots: &Slots) {
         let gone = self.images.opened.lock().remove(&(std::ptr::from_ref(slots) as usize));
         if let Some(gone) = gone {
+            self.jobs.lock().ahead.forget(&gone);
             self.images.by_number.lock().1.remove(&gone.number);
         }
     }
 }
 
 impl Opened {
+    /// Where its slots are, or were.
+    pub(super) fn address(&self) -> usize {
+        self.slots.as_ptr() as usize
+    }
+
+    /// Its slots, if it is still there.
+    pub(super) fn slots(&self) -> Option<Arc<Slots>> {
+        self.slots.upgrade()
+    }
+
     /// The source of a function, as it was given, and the function's name as linkers see it. Empty when the image is gone.
     pub(super) fn name_of(&self, slot: u32) -> (String, String) {
         let function = self.slots.upgrade().and_then(|slots| slots.function(slot));

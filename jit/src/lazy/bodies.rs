@@ -4,11 +4,11 @@ use super::claims::{Claim, Claims, Finished};
 use super::kept::{self, Kept, KeptBody};
 use super::link::Opened;
 use super::names::Names;
-use super::{body_suffix, elf_name};
+use super::{body_suffix, elf_name, optimises};
 use crate::link::FRESH_CODE;
 use crate::session::{self, Host, Question, Session, SessionError, fork};
 use crate::split::{Facts, Number, PlanOptions, Settings, Unit, cluster};
-use hotbed_loader::boundary::{Body, Failure, FailureKind, FreshArea, Others};
+use hotbed_loader::boundary::{Body, CompiledFunctions, Failure, FailureKind, FreshArea, Others};
 use hotbed_loader::image::note::FUNCTIONS_SECTION;
 use hotbed_loader::sys::sync::{Mutex, RwLock};
 use object::LittleEndian as LE;
@@ -196,16 +196,19 @@ impl Bodies {
     ///
     /// # Errors
     /// When there is no such function, it does not compile, or refers to what nobody has. It can be tried again.
-    pub fn compile(&self, slot: u32) -> Result<Vec<Body>, Failure> {
+    pub fn compile(&self, slot: u32) -> Result<CompiledFunctions, Failure> {
         let (work, function) = self.function(slot)?;
         // A child of a fork finds nothing half done.
         let _work = fork::begin();
         let started = Instant::now();
         let mut claim = match work.claims.claim(function) {
             Ok(claim) => claim,
-            Err(finished) => return Ok(vec![finished.body(slot, false)]),
+            Err(finished) => {
+                return Ok(CompiledFunctions { bodies: vec![finished.body(slot, false)], calls: Vec::new() });
+            }
         };
-        let group = if self.alone { vec![function] } else { work.group(function, &mut claim)? };
+        let (group, calls) =
+            if self.alone { (vec![function], Vec::new()) } else { work.group(function, &mut claim)? };
         let mut made = match self.make(work, &group, started) {
             Err(_) if group.len() > 1 => self.make(work, &[function], started),
             made => made,
@@ -224,7 +227,9 @@ impl Bodies {
             self.compiled.lock().push(Compiled { slots, object: Arc::new(made.object) });
         }
         claim.done(&made.bodies);
-        Ok(bodies)
+        let calls = calls.into_iter().filter(|&call| work.claims.is_free(call));
+        let calls = calls.filter_map(|call| self.slots.get(&(work.number, call)).copied()).collect();
+        Ok(CompiledFunctions { bodies, calls })
     }
 
     /// Generates code for functions and links it.
@@ -258,15 +263,15 @@ impl Bodies {
     ///
     /// # Errors
     /// As for [`compile`](Self::compile).
-    pub fn compile_deep(&self, slot: u32) -> Result<Vec<Body>, Failure> {
+    pub fn compile_deep(&self, slot: u32) -> Result<CompiledFunctions, Failure> {
         let mut seen = HashSet::from([slot]);
         let mut open = vec![slot];
         let mut bodies = Vec::new();
         while let Some(slot) = open.pop() {
-            bodies.extend(self.compile(slot)?);
+            bodies.extend(self.compile(slot)?.bodies);
             open.extend(self.callees(slot)?.into_iter().filter(|&callee| seen.insert(callee)));
         }
-        Ok(bodies)
+        Ok(CompiledFunctions { bodies, calls: Vec::new() })
     }
 
     /// What was compiled so far, but for code that depends on files which the assembler reads.
@@ -363,18 +368,34 @@ impl Work {
         Unit::open(self.bitcode.clone(), &settings)
     }
 
-    /// A function with those that are to be compiled together with it.
-    fn group(&self, function: Number, claim: &mut Claim<'_>) -> Result<Vec<Number>, Failure> {
+    /// A function with those that are to be compiled together with it, and what they call, each once.
+    fn group(&self, function: Number, claim: &mut Claim<'_>) -> Result<(Vec<Number>, Vec<Number>), Failure> {
         let mut unit = self.take()?;
         let facts = unit.facts().clone();
-        let take = |callee| claim.add(callee);
+        let mut calls = Vec::new();
+        let mut body = |one| {
+            let body = unit.body(one)?;
+            for &call in &body.calls {
+                let call = facts.symbols[call as usize].base.unwrap_or(call);
+                if !calls.contains(&call) {
+                    calls.push(call);
+                }
+            }
+            Ok(body)
+        };
+        // Optimised, small callees are copied and dissolve, and nobody may call their own bodies.
+        let group = if optimises(&self.arguments) {
+            body(function).map(|_| vec![function])
+        } else {
+            cluster(function, &facts, &PlanOptions::SMALL, |callee| claim.add(callee), body)
+        };
         // What was to come along may be what nobody will ever call, and not be sound.
-        Ok(match cluster(function, &facts, &PlanOptions::SMALL, take, |one| unit.body(one)) {
+        Ok(match group {
             Ok(group) => {
                 self.idle.lock().push(unit);
-                group
+                (group, calls)
             }
-            Err(_) => vec![function],
+            Err::<_, Failure>(_) => (vec![function], Vec::new()),
         })
     }
 

@@ -47,6 +47,11 @@ impl Claims {
         states.insert(function, State::Claimed);
         Ok(Claim { claims: self, functions: vec![function] })
     }
+
+    /// Whether nobody has a function.
+    pub(super) fn is_free(&self, function: Number) -> bool {
+        !self.states.lock().contains_key(&function)
+    }
 }
 
 impl Claim<'_> {

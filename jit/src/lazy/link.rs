@@ -3,7 +3,7 @@
 use super::head::head_object;
 use super::kept::Kept;
 use super::stubs::stub_object;
-use super::suffix;
+use super::{optimises, suffix};
 use crate::frontend::{Compiled, Contents, Form, Prepared};
 use crate::in_process::{Made, MadeSource, build};
 use crate::link::is_plain;
@@ -95,9 +95,7 @@ pub(crate) fn divide<'a>(compiled: &'a Compiled, sources: &[Prepared<'_>]) -> Re
 /// The objects of a unit, and the unit.
 fn divide_one(unit: &Fresh<'_>) -> Result<(Vec<Vec<u8>>, Opened), Failure> {
     let Fresh { number, name, ref suffix, arguments, bitcode, trusted } = *unit;
-    let level = arguments.iter().rfind(|argument| argument.starts_with("-O"));
-    let optimised = level.is_some_and(|level| level != "-O0");
-    let bitcode = if optimised { prepare(bitcode, name, trusted)? } else { bitcode.to_vec() };
+    let bitcode = if optimises(arguments) { prepare(bitcode, name, trusted)? } else { bitcode.to_vec() };
     let settings = Settings { name, suffix, arguments, trusted, far: false };
     let mut unit = Unit::open(Arc::new(bitcode), &settings)?;
     let objects = own_objects(&mut unit, name, number, suffix, &HashSet::new())?;

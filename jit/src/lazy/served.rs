@@ -2,7 +2,7 @@
 
 use super::recent;
 use super::{Bodies, Compiler};
-use hotbed_loader::boundary::{self, Body, Failure, FailureKind, FunctionCompiler, Others};
+use hotbed_loader::boundary::{self, CompiledFunctions, Failure, FailureKind, FunctionCompiler, Others};
 use std::sync::Arc;
 
 /// A [`Compiler`] for a host.
@@ -39,7 +39,7 @@ impl FunctionCompiler for ServedCompiler {
 }
 
 impl boundary::Bodies for ServedBodies {
-    fn compile(&self, slot: u32, deep: bool) -> Result<Vec<Body>, Failure> {
+    fn compile(&self, slot: u32, deep: bool) -> Result<CompiledFunctions, Failure> {
         let gone = || Failure::new(FailureKind::Internal, "the bodies are gone");
         let bodies = self.0.as_ref().ok_or_else(gone)?;
         if deep { bodies.compile_deep(slot) } else { bodies.compile(slot) }

@@ -115,7 +115,7 @@ fn compile(file: &[u8], opened: Vec<super::Opened>) -> Vec<usize> {
         while let slot = next.fetch_add(1, Ordering::Relaxed)
             && slot < bodies.len()
         {
-            found.extend(bodies.compile(slot).unwrap_or_else(|failure| panic!("{}", failure.message)));
+            found.extend(bodies.compile(slot).unwrap_or_else(|failure| panic!("{}", failure.message)).bodies);
         }
         found
     };
@@ -266,13 +266,13 @@ fn what_a_function_reaches_is_compiled_with_it() {
     let bodies = compiler.open(1, &file, 0, skeleton.opened).unwrap();
     assert_eq!(bodies.len() as usize, stubs.len());
     let mut found: Vec<u32> =
-        bodies.compile_deep(slot("handler")).unwrap().iter().map(|body| body.slot).collect();
+        bodies.compile_deep(slot("handler")).unwrap().bodies.iter().map(|body| body.slot).collect();
     found.sort_unstable();
     found.dedup();
     let mut expected = ["handler", "near.u0", "deep", "last.u1"].map(slot);
     expected.sort_unstable();
     assert_eq!(found, expected);
-    assert_eq!(bodies.compile(slot("deep")).unwrap().len(), 1);
+    assert_eq!(bodies.compile(slot("deep")).unwrap().bodies.len(), 1);
     assert!(bodies.compile(bodies.len()).is_err());
     bodies.remove().unwrap();
 }
@@ -291,10 +291,10 @@ fn one_by_one_functions_call_each_other_by_name() {
             let bodies = compiler.open(1, &file, 0, skeleton.opened).unwrap().one_by_one();
             let mut contents = Vec::new();
             for slot in 0..bodies.len() {
-                let made = bodies.compile(slot).unwrap();
+                let made = bodies.compile(slot).unwrap().bodies;
                 assert_eq!((made.len(), made[0].slot, made[0].new), (1, slot, true), "{level}");
                 assert!(made[0].nanoseconds > 0 && made[0].content.is_some(), "{level}");
-                let again = bodies.compile(slot).unwrap();
+                let again = bodies.compile(slot).unwrap().bodies;
                 assert_eq!(again, [hotbed_loader::boundary::Body { new: false, ..made[0] }], "{level}");
                 contents.push(made[0].content);
             }
@@ -330,7 +330,7 @@ fn what_cannot_be_linked_can_be_tried_again() {
         assert!(failure.message.contains("undefined: absent"), "{}", failure.message);
     }
     // What cannot be had is left out where it only came along.
-    assert_eq!(bodies.compile(1).unwrap().len(), 1);
+    assert_eq!(bodies.compile(1).unwrap().bodies.len(), 1);
     assert!(bodies.compile(0).is_err());
     bodies.remove().unwrap();
 }

@@ -33,6 +33,16 @@ pub struct Body {
     pub content: Option<[u8; 32]>,
 }
 
+/// What became of functions that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CompiledFunctions {
+    /// The bodies of all that were compiled, and of the one that was asked for.
+    pub bodies: Vec<Body>,
+    /// Slots of functions that these call by name and that had no body, in the order of the calls: they are likely to be wanted
+    /// next. There may be more.
+    pub calls: Vec<u32>,
+}
+
 /// Who knows what images cannot say of themselves: the host.
 pub trait Others: Send + Sync {
     /// What a relocation of that image against `name` gets: of what the image leaves undefined, and of weak symbols, which
@@ -67,7 +77,7 @@ pub trait Bodies: Send + Sync {
     ///
     /// # Errors
     /// When there is no such function, it does not compile, or refers to what nobody has. It can be tried again.
-    fn compile(&self, slot: u32, deep: bool) -> Result<Vec<Body>, Failure>;
+    fn compile(&self, slot: u32, deep: bool) -> Result<CompiledFunctions, Failure>;
 
     /// What was compiled so far, for [`BackEnd::keep`](super::BackEnd::keep); the back end's business.
     fn kept(&self) -> Vec<u8>;
@@ -98,10 +108,10 @@ unsafe impl Send for RawOthers {}
 unsafe impl Sync for RawOthers {}
 
 /// Encodes what became of an operation, with what it gave.
-pub fn encode_outcome(outcome: &Result<Vec<Body>, Failure>) -> Vec<u8> {
+pub fn encode_outcome(outcome: &Result<CompiledFunctions, Failure>) -> Vec<u8> {
     let mut w = Writer::new();
     match outcome {
-        Ok(bodies) => {
+        Ok(CompiledFunctions { bodies, calls }) => {
             w.u8(0);
             w.list(bodies, |w, body| {
                 // Taken apart, so that a new field cannot be forgotten here.
@@ -112,6 +122,7 @@ pub fn encode_outcome(outcome: &Result<Vec<Body>, Failure>) -> Vec<u8> {
                 w.bool(new);
                 w.option(content.as_ref(), |w, content| w.raw(content));
             });
+            w.list(calls, |w, slot| w.u32(*slot));
         }
         Err(failure) => {
             w.u8(1);
@@ -125,7 +136,7 @@ pub fn encode_outcome(outcome: &Result<Vec<Body>, Failure>) -> Vec<u8> {
 ///
 /// # Errors
 /// When the bytes are not what [`encode_outcome`] makes.
-pub fn decode_outcome(bytes: &[u8]) -> Result<Result<Vec<Body>, Failure>, CodecError> {
+pub fn decode_outcome(bytes: &[u8]) -> Result<Result<CompiledFunctions, Failure>, CodecError> {
     let mut r = Reader::new(bytes);
     match r.u8()? {
         0 => {
@@ -138,7 +149,7 @@ pub fn decode_outcome(bytes: &[u8]) -> Result<Result<Vec<Body>, Failure>, CodecE
                     content: r.option(|r| r.array())?,
                 })
             };
-            Ok(Ok(r.list(body)?))
+            Ok(Ok(CompiledFunctions { bodies: r.list(body)?, calls: r.list(|r| r.u32())? }))
         }
         1 => Ok(Err(Failure::read(&mut r)?)),
         _ => Err(CodecError("neither bodies nor a failure")),
@@ -154,11 +165,20 @@ mod tests {
     #[test]
     fn outcomes_cross_the_boundary() {
         let outcomes = [
-            Ok(vec![
-                Body { slot: 7, address: 0x7fff_1234_5678, nanoseconds: 1 << 40, new: true, content: None },
-                Body { slot: 0, address: 1, nanoseconds: 0, new: false, content: Some([7; 32]) },
-            ]),
-            Ok(Vec::new()),
+            Ok(CompiledFunctions {
+                bodies: vec![
+                    Body {
+                        slot: 7,
+                        address: 0x7fff_1234_5678,
+                        nanoseconds: 1 << 40,
+                        new: true,
+                        content: None,
+                    },
+                    Body { slot: 0, address: 1, nanoseconds: 0, new: false, content: Some([7; 32]) },
+                ],
+                calls: vec![3, 1 << 31],
+            }),
+            Ok(CompiledFunctions::default()),
             Err(Failure::new(FailureKind::Compile, "cannot compile it".to_owned())),
         ];
         for outcome in outcomes {

@@ -33,7 +33,7 @@ pub(crate) fn runtime(
         builder = builder.trace(file);
     }
     if let Some(program) = program {
-        builder = builder.program(program).global_libraries(true);
+        builder = builder.program(program).global_libraries(true).speculate(true);
     }
     builder.build()
 }

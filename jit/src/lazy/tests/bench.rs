@@ -73,7 +73,7 @@ fn sqlite() {
             // A body that came along with another costs nothing.
             if bodies.compiled().len() > before {
                 times.push(time);
-                compiled += found.len();
+                compiled += found.bodies.len();
             }
         }
         // The same without linking.

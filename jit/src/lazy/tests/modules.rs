@@ -43,7 +43,7 @@ fn a_body_is_verified_when_it_is_read() {
     for opened in [skeleton.opened, Vec::new()] {
         let compiler = Compiler::new(Arc::new(Process::of(&file))).unwrap();
         let bodies = compiler.open(1, &file, 0, opened).unwrap();
-        assert_eq!(bodies.compile(0).unwrap().len(), 1);
+        assert_eq!(bodies.compile(0).unwrap().bodies.len(), 1);
         for _ in 0..2 {
             let failure = bodies.compile(1).unwrap_err();
             assert!(failure.message.contains("does not verify"), "{}", failure.message);
@@ -67,7 +67,7 @@ fn what_reads_files_does_not_last() {
     let compiler = Compiler::new(Arc::new(Process::of(&file))).unwrap();
     let bodies = compiler.open(1, &file, 0, skeleton.opened).unwrap();
     for slot in [0, 1] {
-        assert_eq!(bodies.compile(slot).unwrap().len(), 1);
+        assert_eq!(bodies.compile(slot).unwrap().bodies.len(), 1);
     }
     let kept: Vec<u32> = bodies.compiled().iter().flat_map(|compiled| compiled.slots.clone()).collect();
     assert_eq!(kept, [0]);
