@@ -5,11 +5,16 @@ use crate::lazy::{Grown, Order};
 use crate::worker::{on_compile_stack, settle_for};
 use hotbed_loader::boundary::BackEnd;
 use hotbed_loader::store::Store;
-use hotbed_loader::sys::files::contents;
+use hotbed_loader::sys::files::{SETTLED_AFTER, contents};
 use hotbed_loader::sys::processes::settle_in;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+/// The clock that stamps files lags behind by a tick at most.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Does what the order in the file `descriptor` says.
 ///
@@ -36,6 +41,13 @@ fn carry_out(order: &Order) -> io::Result<()> {
     let store = Store::open(&order.store).map_err(io::Error::other)?;
     let kept = order.images.iter().try_for_each(|grown| keep(&*back_end, &store, grown));
     order.images.iter().for_each(|grown| store.end_to_replace(&grown.checksum));
+    if kept.is_ok() {
+        // The first to use an entry reads all of it, unless that has happened when its files were at rest.
+        thread::sleep(SETTLED_AFTER + MOMENT);
+        for grown in &order.images {
+            drop(store.find(&grown.key(), &grown.request.directory));
+        }
+    }
     kept
 }
 

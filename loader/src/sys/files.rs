@@ -28,7 +28,7 @@ pub fn plain(error: &io::Error) -> String {
 pub struct Stamp(i64);
 
 /// How long a file must have been left alone before its identity stands for its contents.
-const SETTLED_AFTER_NS: i64 = 2_000_000_000;
+pub const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// What tells one state of one file from any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,7 +110,7 @@ impl FileIdentity {
 
     /// Whether the file had been left alone for two seconds at `now`, so that any later change of it shows in its identity.
     pub fn is_settled(&self, now: Stamp) -> bool {
-        self.mtime_ns.max(self.ctime_ns).saturating_add(SETTLED_AFTER_NS) <= now.0
+        self.mtime_ns.max(self.ctime_ns).saturating_add(SETTLED_AFTER.as_nanos() as i64) <= now.0
     }
 
     /// Whether the file may have been changed at `moment` or after it.
