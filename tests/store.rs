@@ -182,6 +182,7 @@ fn a_damaged_entry_is_made_anew() {
             );
         }
         assert_eq!(bed.run().assert_success("after damage").stdout, "1 0\n");
+        kept(&bed.store());
         bed.prints("1 0\n", false);
     };
     damage(&|_| Vec::new());
@@ -203,9 +204,11 @@ fn a_damaged_entry_is_made_anew() {
     assert_eq!(bed.run().stdout, "1 0\n");
     kept(&bed.store());
     for file in bed.files() {
-        std::fs::remove_file(file).unwrap();
+        // Keepers of earlier rounds may still be replacing files.
+        let _ = std::fs::remove_file(file);
     }
     assert_eq!(bed.run().stdout, "1 0\n");
+    kept(&bed.store());
     bed.prints("1 0\n", false);
 }
 
