@@ -297,9 +297,6 @@ impl fmt::Debug for Functions {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 /// What `compile` gives; if it panics, the back end has a defect.
 fn caught<T>(compile: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|thrown| {
@@ -308,3 +305,6 @@ fn caught<T>(compile: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         Err("the back end panicked".into())
     })
 }
+
+#[cfg(test)]
+mod tests;

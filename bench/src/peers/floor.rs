@@ -180,10 +180,11 @@ impl Floor {
 
     fn run(&self) -> io::Result<(Mapped, c_int)> {
         let mut header = [0u8; HEADER];
-        // SAFETY: system calls on memory and a descriptor that are this function's own: the first mapping is made where
-        // nothing is (without MAP_FIXED, or with the flag that refuses to replace), the others within it. Stores and
-        // reads are within segments that were mapped writable or readable, as `new` worked out; a store writes back
-        // what it has read. The function needs nothing but its code, see `new`.
+        // What is called there needs nothing but its code, see `new`; a store writes back what it has read.
+        //
+        // SAFETY: the descriptor is this function's own, and so is the memory: the first mapping is made where nothing is
+        // (without MAP_FIXED, or with the flag that refuses to replace), the others within it. Stores and reads are
+        // within segments that were mapped writable or readable, as `new` worked out.
         unsafe {
             let file = libc::open(self.path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
             check(file >= 0)?;

@@ -57,7 +57,10 @@ fn mutated_bitcode_is_refused_or_works() {
     }
     let (mut next, mut crashes, mut outcomes) = (0, 0, [0; 2]);
     while next < COUNT {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
+        // Damaged counts have LLVM ask for all the memory there is.
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -v 6000000; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "split::tests::hostile::mutated_bitcode_is_refused_or_works", "--nocapture"])
             .env("HOTBED_SPLIT_FIRST", next.to_string())
             .output()
