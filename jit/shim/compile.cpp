@@ -12,6 +12,7 @@
 #include "clang/Frontend/MultiplexConsumer.h"
 #include "clang/Lex/PPCallbacks.h"
 #include "clang/Lex/Preprocessor.h"
+#include "clang/Sema/Sema.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/VirtualOutputBackend.h"
 #include "llvm/Support/VirtualOutputConfig.h"
@@ -54,7 +55,22 @@ public:
   ObjectAction(hb_object &object, Clock::time_point &parsed, bool bitcode)
       : CodeGenAction(bitcode ? Backend_EmitBC : Backend_EmitObj), object(object), parsed(parsed) {}
 
+  // The consumers refer to the tree, and what analyses it to both.
+  ~ObjectAction() override {
+    sema.reset();
+    consumer.reset();
+  }
+
 protected:
+  // What the end of a run would free now.
+  void EndSourceFileAction() override {
+    CodeGenAction::EndSourceFileAction();
+    CompilerInstance &compiler = getCompilerInstance();
+    tree = compiler.getASTContextPtr();
+    sema = compiler.takeSema();
+    consumer = compiler.takeASTConsumer();
+  }
+
   std::unique_ptr<ASTConsumer> CreateASTConsumer(CompilerInstance &compiler, llvm::StringRef file) override {
     Preprocessor &preprocessor = compiler.getPreprocessor();
     preprocessor.addPPCallbacks(std::make_unique<TimeMacros>(object.differs_each_time));
@@ -75,6 +91,17 @@ protected:
 private:
   hb_object &object;
   Clock::time_point &parsed;
+  llvm::IntrusiveRefCntPtr<ASTContext> tree;
+  std::unique_ptr<ASTConsumer> consumer;
+  std::unique_ptr<Sema> sema;
+};
+
+// What a run leaves behind; the action goes first, and uses nothing but the compiler.
+struct Rest {
+  explicit Rest(std::shared_ptr<CompilerInvocation> invocation) : compiler(std::move(invocation)) {}
+
+  CompilerInstance compiler;
+  std::optional<ObjectAction> action;
 };
 
 // Takes what the front end would write to disk: the object.
@@ -122,7 +149,8 @@ void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool bitcode, 
       return;
     }
   }
-  // The driver lets a front end that is a process of its own leave its memory to the system; here it is given back.
+  // The driver lets a front end that is a process of its own leave its memory to the system; here it is given back, if by
+  // somebody else (hb_object_take_rest).
   invocation->getFrontendOpts().DisableFree = false;
   invocation->getCodeGenOpts().DisableFree = false;
   // The module as the front end leaves it: its pieces go through the passes one by one.
@@ -144,19 +172,20 @@ void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool bitcode, 
       return;
     }
   }
-  CompilerInstance compiler(invocation);
+  auto rest = std::make_shared<Rest>(invocation);
+  CompilerInstance &compiler = rest->compiler;
   compiler.setVirtualFileSystem(files->system);
   hotbed::Collector collector(messages, compiler.getDiagnosticOpts(), color);
   compiler.createDiagnostics(&collector, /*ShouldOwnClient=*/false);
   compiler.setVerboseOutputStream(collector.out());
   compiler.createFileManager();
   compiler.setOutputManager(llvm::makeIntrusiveRefCnt<OutputToMemory>(object.bytes));
-  ObjectAction action(object, parsed, bitcode);
-  bool ok = compiler.ExecuteAction(action);
+  bool ok = compiler.ExecuteAction(rest->action.emplace(object, parsed, bitcode));
   collector.out().flush();
   messages.failed |= !ok || compiler.getDiagnostics().hasErrorOccurred();
   object.frontend_ms = std::chrono::duration<double, std::milli>(parsed - start).count();
   object.codegen_ms = since(parsed);
+  object.rest = std::move(rest);
   if (!llvm_arguments.empty())
     llvm::cl::ResetAllOptionOccurrences();
 }
@@ -200,6 +229,18 @@ void hb_object_free(hb_object *object) { delete object; }
 
 // Borrowed from `object`.
 hb_slice hb_object_bytes(const hb_object *object) { return {object->bytes.data(), object->bytes.size()}; }
+
+// What the run left behind and nobody needs; null when it is taken already. Any thread may free it, which takes a while, at any
+// time. Owned, hb_rest_free.
+hb_rest *hb_object_take_rest(hb_object *object) {
+  return object->rest ? new hb_rest{std::move(object->rest)} : nullptr;
+}
+
+void hb_rest_free(hb_rest *rest) {
+  std::string reason;
+  // What cannot be freed is leaked.
+  (void)hotbed::guarded([&] { delete rest; }, reason);
+}
 
 // Whether __DATE__, __TIME__ or __TIMESTAMP__ was used, or the assembler was told to read files.
 bool hb_object_differs_each_time(const hb_object *object) { return object->differs_each_time; }

@@ -42,6 +42,12 @@ struct hb_object {
   llvm::SmallVector<char, 0> bytes;
   bool differs_each_time = false;
   double frontend_ms = 0, codegen_ms = 0;
+  // The syntax tree, the module and the compiler, which somebody has to free.
+  std::shared_ptr<void> rest;
+};
+
+struct hb_rest {
+  std::shared_ptr<void> held;
 };
 
 // The file system that the driver and the front end see; see files.cpp.

@@ -1,10 +1,18 @@
 //! Work on several things at once.
 
 use hotbed_loader::sys::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use hotbed_loader::sys::threads::{processors, spawn_quiet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Stack of a thread that compiles, in bytes: clang recurses as deep as its input, and untouched pages cost nothing.
 const STACK: usize = 64 << 20;
+
+/// Stack of a thread that frees what a compilation left behind, in bytes.
+const STACK_TO_DROP: usize = 1 << 20;
+
+/// How long that is left lying first.
+const LATER: Duration = Duration::from_secs(2);
 
 /// Does `work` with every number below `count`, on as many threads as there are processors unless it must be `alone`. After
 /// an error none is begun any more; then gives the first number that failed and why.
@@ -13,8 +21,6 @@ pub(crate) fn in_parallel<T: Send, E: Send>(
     alone: bool,
     work: impl Fn(usize) -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, (usize, E)> {
-    // Asking how many processors there are reads files.
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if alone || count < 2 { 1 } else { processors().min(count) };
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Result<T, E>>>> = (0..count).map(|_| Mutex::new(None)).collect();
@@ -44,9 +50,29 @@ pub(crate) fn in_parallel<T: Send, E: Send>(
     done.map(|(number, result)| result.map_err(|error| (number, error))).collect()
 }
 
+/// Drops something that takes a while to drop, later and on a thread of its own; here and now, if something is waiting for that
+/// already or no thread can be had.
+///
+/// Later, because a program that was waiting for what was compiled runs now, and may be done before.
+pub(crate) fn drop_later<T: Send + 'static>(garbage: T) {
+    static AT_IT: AtomicBool = AtomicBool::new(false);
+    if !AT_IT.swap(true, Ordering::Relaxed) {
+        let work = move || {
+            std::thread::sleep(LATER);
+            drop(garbage);
+            AT_IT.store(false, Ordering::Relaxed);
+        };
+        // Without a thread the work is dropped, and the garbage with it.
+        if spawn_quiet("hotbed-free", STACK_TO_DROP, work).is_err() {
+            AT_IT.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::{Sender, channel};
 
     #[test]
     fn results_are_in_order_and_the_first_error_is_told() {
@@ -54,5 +80,21 @@ mod tests {
         let fails = |number| if number >= 5 { Err(number) } else { Ok(()) };
         assert_eq!(in_parallel(6, false, fails), Err((5, 5)));
         assert_eq!(in_parallel(100, true, fails), Err((5, 5)));
+    }
+
+    #[test]
+    fn what_is_dropped_later_is_dropped() {
+        struct Tells(Sender<u32>, u32);
+        impl Drop for Tells {
+            fn drop(&mut self) {
+                self.0.send(self.1).unwrap();
+            }
+        }
+        let (tell, told) = channel();
+        (0..100).for_each(|number| drop_later(Tells(tell.clone(), number)));
+        drop(tell);
+        let mut all: Vec<u32> = told.into_iter().collect();
+        all.sort_unstable();
+        assert_eq!(all, Vec::from_iter(0..100));
     }
 }

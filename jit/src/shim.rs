@@ -102,6 +102,8 @@ owned! {
     Jobs, RawJobs, hb_jobs_free;
     /// An object that the front end made.
     Object, RawObject, hb_object_free;
+    /// What a run of the front end left behind.
+    Rest, RawRest, hb_rest_free;
     /// A module, verified and position-independent.
     Bitcode, RawBitcode, hb_bitcode_free;
     /// The result of a link.
@@ -116,6 +118,8 @@ unsafe impl Send for Files {}
 unsafe impl Sync for Files {}
 // SAFETY: an object is plain memory without ties to the thread that made it.
 unsafe impl Send for Object {}
+// SAFETY: any thread may free it (compile.cpp), and nothing else can be done with it.
+unsafe impl Send for Rest {}
 // SAFETY: messages are plain memory without ties to the thread that made them.
 unsafe impl Send for Messages {}
 // SAFETY: they are only read through a shared reference, but for `jobs`, `compile` and `append`, whose callers do not
@@ -176,6 +180,8 @@ unsafe extern "C" {
     ) -> *mut RawObject;
     fn hb_object_of(bytes: Slice<'_>) -> *mut RawObject;
     fn hb_object_free(object: *mut RawObject);
+    fn hb_object_take_rest(object: *mut RawObject) -> *mut RawRest;
+    fn hb_rest_free(rest: *mut RawRest);
     fn hb_object_bytes<'a>(object: *const RawObject) -> Slice<'a>;
     fn hb_object_differs_each_time(object: *const RawObject) -> bool;
     fn hb_object_frontend_ms(object: *const RawObject) -> f64;
@@ -385,6 +391,12 @@ impl Object {
     pub(crate) fn differs_each_time(&self) -> bool {
         // SAFETY: alive.
         unsafe { hb_object_differs_each_time(self.raw()) }
+    }
+
+    /// What the front end's run left behind, to be freed; none if it is taken, or if there was no run.
+    pub(crate) fn take_rest(&mut self) -> Option<Rest> {
+        // SAFETY: alive and not shared, and the result is owned.
+        unsafe { Rest::own(hb_object_take_rest(self.raw())) }
     }
 
     /// Milliseconds until the source was parsed, and from then on.

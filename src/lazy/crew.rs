@@ -9,14 +9,13 @@ use hotbed_loader::boundary::{Bodies, FreshArea, FreshDefinition, FunctionCompil
 use hotbed_loader::image::{FreshCode, SymbolKind, note};
 use hotbed_loader::sys::start::process_id;
 use hotbed_loader::sys::sync::{Condvar, Mutex};
-use hotbed_loader::sys::threads::spawn_quiet;
+use hotbed_loader::sys::threads::{processors, spawn_quiet};
 use hotbed_loader::trace::matters;
 use hotbed_loader::{FunctionRequest, Slots};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 /// A thread that has had nothing to do for so long ends.
@@ -99,7 +98,7 @@ impl Crew {
         }
         let mut jobs = self.jobs.lock();
         jobs.waiting.push_back((request, Instant::now()));
-        let most = available_parallelism().map_or(1, usize::from);
+        let most = processors();
         if jobs.waiting.len() <= jobs.idle || jobs.threads >= most {
             self.more.notify_one();
             return;
@@ -111,7 +110,7 @@ impl Crew {
 
     /// Notes what is likely to be called next, after a function that was.
     pub(super) fn expect(&self, functions: Arc<Functions>, likely: Vec<Likely>) {
-        let most = available_parallelism().map_or(1, usize::from);
+        let most = processors();
         let mut jobs = self.jobs.lock();
         jobs.ahead.expect(likely);
         if !jobs.ahead.has_work(most) {
@@ -142,7 +141,7 @@ impl Crew {
 
     /// What a thread does.
     fn work(&self, functions: &Functions) {
-        let most = available_parallelism().map_or(1, usize::from);
+        let most = processors();
         let mut jobs = self.jobs.lock();
         loop {
             if let Some((request, asked)) = jobs.waiting.pop_front() {

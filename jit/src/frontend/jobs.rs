@@ -4,7 +4,7 @@ use super::driver::{Answer, Piece, Place, ask};
 use super::headers::{self, RESOURCES};
 use super::messages::failure;
 use super::{Contents, Prepared};
-use crate::parallel::in_parallel;
+use crate::parallel::{drop_later, in_parallel};
 use crate::shim::{File, Files, Job, JobKind, Messages, Object};
 use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::sys::sync::RwLock;
@@ -198,7 +198,12 @@ fn run(
             None => files.compile(&jobs[number].arguments[1..], form == Form::Bitcode, color, &messages),
         };
         match made {
-            Some(object) => Ok((object, messages)),
+            Some(mut object) => {
+                if let Some(rest) = object.take_rest() {
+                    drop_later(rest);
+                }
+                Ok((object, messages))
+            }
             None => Err(messages),
         }
     })

@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, available_parallelism};
 
 /// Starts a thread with `stack_bytes` of stack that never receives a signal of the process: every signal is blocked
 /// in it from its first instruction on, so that a signal the host waits for reaches the host.
@@ -22,6 +22,13 @@ pub fn spawn_quiet<T: Send + 'static>(
     // A new thread inherits the mask of the one that makes it.
     let _mask = SignalMask::block_all();
     builder.spawn(run)
+}
+
+/// How many threads can run at once, at least one; as it was when it was asked first, because the answer is read from
+/// files.
+pub fn processors() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| available_parallelism().map_or(1, usize::from))
 }
 
 /// Runs `run` as a thread of ours would: no signal of the process comes to this thread until it is done.
