@@ -233,7 +233,7 @@ fn missing_for_layout(bolt: &Path) -> Option<String> {
     if !bolt.exists() {
         return Some(format!("{} is missing: run scripts/setup", bolt.display()));
     }
-    for tool in ["bash", "awk", "xz", "strip"] {
+    for tool in ["bash", "awk", "xz", "objcopy"] {
         if says(tool.as_ref()).is_none() {
             return Some(format!("{tool} is missing: run scripts/setup"));
         }

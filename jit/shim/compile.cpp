@@ -55,12 +55,6 @@ public:
   ObjectAction(hb_object &object, Clock::time_point &parsed, bool bitcode)
       : CodeGenAction(bitcode ? Backend_EmitBC : Backend_EmitObj), object(object), parsed(parsed) {}
 
-  // The consumers refer to the tree, and what analyses it to both.
-  ~ObjectAction() override {
-    sema.reset();
-    consumer.reset();
-  }
-
 protected:
   // What the end of a run would free now.
   void EndSourceFileAction() override {
@@ -91,12 +85,14 @@ protected:
 private:
   hb_object &object;
   Clock::time_point &parsed;
+  // The consumer refers to the tree, and what analyses it to both: they go in this order from below.
   llvm::IntrusiveRefCntPtr<ASTContext> tree;
   std::unique_ptr<ASTConsumer> consumer;
   std::unique_ptr<Sema> sema;
 };
 
-// What a run leaves behind; the action goes first, and uses nothing but the compiler.
+// What a run leaves behind. The action goes first. What both refer to besides (object, messages, the texts of files in memory)
+// may be gone by then: no destructor looks at it.
 struct Rest {
   explicit Rest(std::shared_ptr<CompilerInvocation> invocation) : compiler(std::move(invocation)) {}
 
