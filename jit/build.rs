@@ -81,6 +81,32 @@ const LEFT_OUT: &[&str] = &[
     "xtensa",
 ];
 
+/// C++'s operators, and what the plugin has instead of them: see `shim/plugin/allocator.cpp`.
+const OPERATORS: &[(&str, &[&str])] = &[
+    ("hb_allocate", &["_Znwm", "_Znam"]),
+    ("hb_allocate_aligned", &["_ZnwmSt11align_val_t", "_ZnamSt11align_val_t"]),
+    ("mi_malloc", &["_ZnwmRKSt9nothrow_t", "_ZnamRKSt9nothrow_t"]),
+    ("mi_malloc_aligned", &["_ZnwmSt11align_val_tRKSt9nothrow_t", "_ZnamSt11align_val_tRKSt9nothrow_t"]),
+    // The size and the alignment that some of them are told come behind the block, and are not wanted.
+    (
+        "mi_free",
+        &[
+            "_ZdlPv",
+            "_ZdaPv",
+            "_ZdlPvm",
+            "_ZdaPvm",
+            "_ZdlPvRKSt9nothrow_t",
+            "_ZdaPvRKSt9nothrow_t",
+            "_ZdlPvSt11align_val_t",
+            "_ZdaPvSt11align_val_t",
+            "_ZdlPvmSt11align_val_t",
+            "_ZdaPvmSt11align_val_t",
+            "_ZdlPvSt11align_val_tRKSt9nothrow_t",
+            "_ZdaPvSt11align_val_tRKSt9nothrow_t",
+        ],
+    ),
+];
+
 fn main() {
     let prefix =
         PathBuf::from(std::env::var_os("LLVM_SYS_221_PREFIX").unwrap_or_else(|| "/usr/lib/llvm-22".into()));
@@ -101,7 +127,18 @@ fn main() {
     link(&prefix, &config);
 }
 
+/// `shim/` goes wherever this crate goes, `shim/plugin/` into the plugin only.
 fn build_shim(prefix: &Path) {
+    let sources = |folder: &str| {
+        let mut sources: Vec<_> = std::fs::read_dir(folder)
+            .expect("a folder of the shim")
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "cpp"))
+            .collect();
+        sources.sort();
+        sources
+    };
     let mut build = cc::Build::new();
     build
         .cpp(true)
@@ -118,14 +155,18 @@ fn build_shim(prefix: &Path) {
         .define("__STDC_LIMIT_MACROS", None)
         .flag(format!("-isystem{}", prefix.join("include").display()))
         .cpp_link_stdlib(None);
-    let mut sources: Vec<_> = std::fs::read_dir("shim")
-        .expect("the folder shim")
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "cpp"))
-        .collect();
-    sources.sort();
-    build.files(sources).compile("hotbed_shim");
+    for object in build.clone().files(sources("shim/plugin")).compile_intermediates() {
+        println!("cargo:rustc-link-arg-cdylib={}", object.display());
+    }
+    // libstdc++'s own come before that object on the linker's line, and would be taken.
+    for (instead, operators) in OPERATORS {
+        for operator in *operators {
+            println!(
+                "cargo:rustc-link-arg-cdylib=-Wl,--wrap={operator},--defsym=__wrap_{operator}={instead}"
+            );
+        }
+    }
+    build.files(sources("shim")).compile("hotbed_shim");
 }
 
 /// Writes the headers behind each other and a Rust table of their names and places.

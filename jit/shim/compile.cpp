@@ -236,6 +236,8 @@ void hb_rest_free(hb_rest *rest) {
   std::string reason;
   // What cannot be freed is leaked.
   (void)hotbed::guarded([&] { delete rest; }, reason);
+  if (hotbed::give_back_memory)
+    hotbed::give_back_memory();
 }
 
 // Whether __DATE__, __TIME__ or __TIMESTAMP__ was used, or the assembler was told to read files.

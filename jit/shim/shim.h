@@ -64,6 +64,9 @@ namespace hotbed {
 // Runs `work`; false when it ended in one of LLVM's fatal errors, whose text is then in `reason`. What `work` held is leaked.
 bool guarded(llvm::function_ref<void()> work, std::string &reason);
 
+// Gives what is free back to the system; null where the allocator is the C library's. See plugin/allocator.cpp.
+[[gnu::weak]] void give_back_memory();
+
 // Brings a module that was compiled for an executable to position-independent code; see module.cpp.
 void to_pic(llvm::Module &module);
 

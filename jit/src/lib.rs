@@ -18,6 +18,9 @@ pub mod session;
 mod shim;
 pub mod split;
 
+// Linked for the plugin: see shim/plugin/allocator.cpp.
+use libmimalloc_sys as _;
+
 pub use in_process::InProcess;
 pub use module::module_bitcode;
 

@@ -1,8 +1,11 @@
 //! Work on several things at once.
 
+use crate::session::fork;
 use hotbed_loader::sys::sync::Mutex;
 use hotbed_loader::sys::threads::{processors, spawn_quiet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::mem::replace;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 /// Stack of a thread that compiles, in bytes: clang recurses as deep as its input, and untouched pages cost nothing.
@@ -50,22 +53,39 @@ pub(crate) fn in_parallel<T: Send, E: Send>(
     done.map(|(number, result)| result.map_err(|error| (number, error))).collect()
 }
 
-/// Drops something that takes a while to drop, later and on a thread of its own; here and now, if something is waiting for that
-/// already or no thread can be had.
+/// Drops something that takes a while to drop, later and on a thread of its own. What comes next while it is left lying takes
+/// its place; what comes faster than that thread can drop, and what comes when there can be no thread, is dropped here.
 ///
 /// Later, because a program that was waiting for what was compiled runs now, and may be done before.
 pub(crate) fn drop_later<T: Send + 'static>(garbage: T) {
-    static AT_IT: AtomicBool = AtomicBool::new(false);
-    if !AT_IT.swap(true, Ordering::Relaxed) {
-        let work = move || {
-            std::thread::sleep(LATER);
-            drop(garbage);
-            AT_IT.store(false, Ordering::Relaxed);
-        };
-        // Without a thread the work is dropped, and the garbage with it.
-        if spawn_quiet("hotbed-free", STACK_TO_DROP, work).is_err() {
-            AT_IT.store(false, Ordering::Relaxed);
+    static THREAD: Mutex<Option<SyncSender<Box<dyn Send>>>> = Mutex::new(None);
+    let mut garbage: Box<dyn Send> = Box::new(garbage);
+    let mut thread = THREAD.lock();
+    if let Some(there) = &*thread {
+        match there.try_send(garbage) {
+            Ok(()) => return,
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => garbage = back,
         }
+        drop(thread);
+        return drop(garbage);
+    }
+    let (sender, more) = sync_channel(1);
+    let work = move || {
+        let mut lying = garbage;
+        loop {
+            let next = more.recv_timeout(LATER).or_else(|_| {
+                let mut thread = THREAD.lock();
+                more.try_recv().inspect_err(|_| *thread = None)
+            });
+            // No process is forked while the allocator's locks are taken.
+            let _work = fork::begin();
+            let Ok(next) = next else { return drop(lying) };
+            drop(replace(&mut lying, next));
+        }
+    };
+    // Without a thread the work is dropped, and the garbage with it.
+    if spawn_quiet("hotbed-free", STACK_TO_DROP, work).is_ok() {
+        *thread = Some(sender);
     }
 }
 
