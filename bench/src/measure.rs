@@ -27,6 +27,8 @@ impl Turns {
     pub(crate) const TINY: Self = Self { warm_up: 20, wanted: 600, time: Duration::from_secs(10) };
     /// For work that needs a process of its own for each measurement.
     pub(crate) const PROCESSES: Self = Self { warm_up: 1, wanted: 15, time: Duration::from_secs(10) };
+    /// For work that takes a second or two: of fewer turns the median is the machine's mood.
+    pub(crate) const SECONDS: Self = Self { warm_up: 1, wanted: 15, time: Duration::from_secs(45) };
     /// For work that takes many seconds, of which a first time is no different from others.
     pub(crate) const LONGEST: Self = Self { warm_up: 0, wanted: 3, time: Duration::ZERO };
 

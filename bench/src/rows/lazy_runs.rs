@@ -38,7 +38,7 @@ pub(super) const SQLITE_SRC_O0: Row = Row {
     what: "`hotbed run --lazy -O0` of the sqlite program's sources, whole process, nothing cached",
     peer: "`clang -O0 -fuse-ld=lld` and a run of what it made",
     unit: Unit::Milliseconds,
-    run: |context| sources(context, "-O0", Turns::PROCESSES),
+    run: |context| sources(context, "-O0", Turns::SECONDS),
 };
 
 /// See [`sources`].
@@ -143,10 +143,10 @@ fn second_run(context: &Context) -> Result<Outcome> {
     };
     let made = match executable(context, &arguments)? {
         Ok(made) => made,
-        Err(missing) => return Turns::PROCESSES.alone(Unit::Milliseconds, || Ok(ours()?.0), missing),
+        Err(missing) => return Turns::SECONDS.alone(Unit::Milliseconds, || Ok(ours()?.0), missing),
     };
     expect_same(&ours()?.1, &made)?;
-    Turns::PROCESSES.compare(Unit::Milliseconds, || Ok(ours()?.0), || time_of(&mut Command::new(&made)))
+    Turns::SECONDS.compare(Unit::Milliseconds, || Ok(ours()?.0), || time_of(&mut Command::new(&made)))
 }
 
 /// Waits until what a run has compiled is in its store.
