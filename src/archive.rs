@@ -70,9 +70,14 @@ impl Archive {
 }
 
 impl Archived {
+    /// It as an input of the linker.
+    pub(crate) fn linked(self) -> Compilation {
+        Compilation::of_all([(Lang::Archive, self.content)], &self.flags)
+    }
+
     /// All of its members as one unit.
     pub(crate) fn whole(self) -> Compilation {
-        Compilation::of_all([(Lang::Archive, self.content)], &self.flags).whole()
+        self.linked().whole()
     }
 }
 

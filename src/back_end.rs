@@ -29,6 +29,9 @@ use search::find_plugin;
 /// Stack of a thread that compiles; only what is touched takes memory.
 pub(crate) const COMPILE_STACK: usize = 64 << 20;
 
+/// Whether this host was built to compile. Where it was not, nothing of what that takes is linked.
+const CAN_COMPILE: bool = cfg!(feature = "jit");
+
 /// Which back end, and how.
 #[derive(Default)]
 pub(crate) struct BackEndOptions {
@@ -56,14 +59,14 @@ impl BackEnds {
     /// Compiles `request`, which becomes an image in the file that comes back.
     pub(crate) fn compile(&self, request: &Arc<Request>) -> Result<(Reply, OwnedFd), Error> {
         match self.options.isolation {
-            Isolation::InProcess => self.compile_here(request),
-            Isolation::Process => self.workers.compile(&self.options, request),
+            Isolation::Process if CAN_COMPILE => self.workers.compile(&self.options, request),
+            Isolation::InProcess | Isolation::Process => self.compile_here(request),
         }
     }
 
     /// Whether images may have functions that are compiled when they are first called, which is done in this process.
     pub(crate) fn compiles_functions(&self) -> bool {
-        self.options.isolation == Isolation::InProcess
+        CAN_COMPILE && self.options.isolation == Isolation::InProcess
     }
 
     /// Starts a process that links what was compiled into images, and puts these into the store, unless others are at
@@ -72,7 +75,7 @@ impl BackEnds {
     /// # Errors
     /// Why there is none.
     pub(crate) fn start_keeper(&self, store: &Store, images: Vec<Grown>) -> Result<bool, String> {
-        workers::start_keeper(&self.options, store, images)
+        if CAN_COMPILE { workers::start_keeper(&self.options, store, images) } else { Ok(false) }
     }
 
     /// Ends all workers that wait for work.
@@ -114,8 +117,12 @@ impl BackEnds {
         if let Some(object) = &self.options.object {
             return Ok(Arc::clone(object));
         }
-        open_back_end(self.options.plugin.as_deref())
-            .map_err(|reason| Error::Plugin { unit: unit.to_owned(), reason })
+        let opened = if CAN_COMPILE {
+            open_back_end(self.options.plugin.as_deref())
+        } else {
+            Err("this host was built without one (feature `jit` of the crate hotbed)".to_owned())
+        };
+        opened.map_err(|reason| Error::Plugin { unit: unit.to_owned(), reason })
     }
 }
 

@@ -1,12 +1,16 @@
 //! How a runtime is set up.
 
 use crate::back_end::{BackEndOptions, BackEnds};
+use crate::byte_size::ByteSize;
+use crate::cache::{self, CacheOptions};
 use crate::debug::DebugSettings;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::lazy::{Functions, OnFailure, Trace};
 use crate::observer::{Observer, Silent};
 use crate::runtime::{Misses, Runtime};
+use hotbed_loader::cpu::{CpuFeatures, CpuLevel};
+use hotbed_loader::image::choose;
 use hotbed_loader::sys::arguments::ProgramArguments;
 use hotbed_loader::{FunctionFailure, Loader, LoaderOptions, Materializer, Provider};
 use std::path::{Path, PathBuf};
@@ -37,8 +41,11 @@ enum CacheChoice {
 #[must_use]
 pub struct RuntimeBuilder {
     cache: CacheChoice,
+    cache_size: Option<ByteSize>,
+    cache_layers: Vec<PathBuf>,
     back_end: BackEndOptions,
     color: bool,
+    cpu: Option<CpuLevel>,
     program: Option<ProgramArguments>,
     global_libraries: bool,
     debug: DebugSettings,
@@ -61,6 +68,24 @@ impl RuntimeBuilder {
     /// No store: everything is compiled anew, nothing is written.
     pub fn no_cache(mut self) -> Self {
         self.cache = CacheChoice::None;
+        self
+    }
+
+    /// How large the store gets. Now and then, after something was compiled, what is too much goes: what was never used again
+    /// first, then what was not used for longest; not what some process has mapped. Without this it is what the environment
+    /// variable `HOTBED_CACHE_SIZE` says, such as `500M` or `2G`, or else 5 GiB. Of several who use one store the least
+    /// decides.
+    pub fn cache_size(mut self, size: ByteSize) -> Self {
+        self.cache_size = Some(size);
+        self
+    }
+
+    /// One more store, which others have filled, for all users of a machine say: looked into when the user's own has nothing, nor
+    /// any that was given before; never written to. It must belong to root or this user, and nobody else may write to it;
+    /// one that cannot be used is a warning. Without this there are those that the environment variable
+    /// `HOTBED_CACHE_LAYERS` names, with colons between them. [`no_cache`](Self::no_cache) goes for them too.
+    pub fn cache_layer(mut self, path: impl AsRef<Path>) -> Self {
+        self.cache_layers.push(path.as_ref().to_owned());
         self
     }
 
@@ -101,6 +126,15 @@ impl RuntimeBuilder {
     /// Whether the compiler's messages carry terminal colours.
     pub fn color(mut self, color: bool) -> Self {
         self.color = color;
+        self
+    }
+
+    /// The processor that all code of this runtime is for: what is compiled is compiled for it, of images with variants the one for it
+    /// is taken, and an image that needs more is refused. It must not be more than this processor. With it a host can be
+    /// tried as it would be on a lesser one. If nothing is said, images are chosen for this processor, and what is compiled is for
+    /// the one that its flags say, or else for every one.
+    pub fn cpu(mut self, level: CpuLevel) -> Self {
+        self.cpu = Some(level);
         self
     }
 
@@ -216,12 +250,16 @@ impl RuntimeBuilder {
     /// first.
     ///
     /// # Errors
-    /// When limits make no sense, or a trace is wanted of what a worker compiles; when the trace cannot be written.
+    /// When limits make no sense, or what the environment says of the store's size; when this processor is less than the one that
+    /// code shall be for; when a trace is wanted of what a worker compiles; when the trace cannot be written.
     pub fn build(self) -> Result<Runtime, Error> {
         let Self {
             cache,
+            cache_size,
+            cache_layers,
             back_end,
             color,
+            cpu,
             program,
             global_libraries,
             autoload,
@@ -239,12 +277,23 @@ impl RuntimeBuilder {
             let reason = "a worker compiles whole units, whose calls cannot be traced";
             return Err(Error::Build { reason: reason.into() });
         }
+        if let Some(level) = cpu {
+            choose(&[level.features()], CpuFeatures::host()).map_err(|lacks| Error::Build {
+                reason: format!("code for {level} cannot run here: {lacks}"),
+            })?;
+        }
         let trace = trace.map(|path| Trace::open(&path)).transpose()?;
         let first_calls = trace.as_ref().map(|trace| Arc::clone(trace.file()));
         let cache = match cache {
-            CacheChoice::None => None,
-            CacheChoice::At(path) => Some(path),
-            CacheChoice::Default => default_cache(|name| std::env::var_os(name).map(PathBuf::from)),
+            CacheChoice::None => CacheOptions::default(),
+            choice => CacheOptions {
+                directory: match choice {
+                    CacheChoice::At(path) => Some(path),
+                    _ => cache::usual_directory(),
+                },
+                size: cache_size.map_or_else(cache::usual_size, |size| Ok(Some(size)))?,
+                layers: if cache_layers.is_empty() { cache::usual_layers() } else { cache_layers },
+            },
         };
         let observer = observer.unwrap_or_else(|| Arc::new(Silent));
         let debug = debug.options(&observer);
@@ -270,35 +319,17 @@ impl RuntimeBuilder {
             materializer,
             provider,
             first_calls,
+            cpu: cpu.map(CpuLevel::features),
             ..LoaderOptions::default()
         };
         let loader = (Loader::new(options), &*misses);
-        Ok(Runtime::assemble(loader, (back_ends, functions), cache, autoload, color, observer))
+        Ok(Runtime::assemble(loader, (back_ends, functions), cache, autoload, (color, cpu), observer))
     }
-}
-
-/// The store's usual place; nothing when the user has no home.
-fn default_cache(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    // A relative path is to be ignored, says the XDG specification.
-    let absolute = |name| variable(name).filter(|path: &PathBuf| path.is_absolute());
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .map(|folder| folder.join("hotbed"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_store_has_a_usual_place() {
-        let place = |xdg: Option<&str>, home: Option<&str>| {
-            default_cache(|name| if name == "HOME" { home } else { xdg }.map(PathBuf::from))
-        };
-        assert_eq!(place(Some("/x"), Some("/h")), Some("/x/hotbed".into()));
-        assert_eq!(place(Some("x"), Some("/h")), Some("/h/.cache/hotbed".into()));
-        assert_eq!(place(None, None), None);
-    }
 
     #[test]
     fn limits_of_zero_are_refused() {

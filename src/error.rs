@@ -3,6 +3,7 @@
 use hotbed_loader::LoadError;
 use hotbed_loader::boundary::{Diagnostic, Failure, FailureKind};
 use hotbed_loader::image::ImageError;
+use hotbed_loader::store::StoreError;
 use hotbed_loader::sys::files::plain;
 use std::fmt::Write;
 
@@ -56,7 +57,7 @@ pub enum Error {
         /// Which input, and why; the compiler's messages are in it.
         failure: Box<Failure>,
     },
-    /// An object or archive is damaged or of the wrong kind.
+    /// An object, an archive or a trace is damaged or of the wrong kind, or a strict trace is of something else.
     #[error("{failure}")]
     Input {
         /// The unit.
@@ -149,6 +150,12 @@ pub enum Error {
         path: String,
         /// Why.
         reason: String,
+    },
+    /// A store that somebody looks after cannot be used. (A runtime does without.)
+    #[error("{source}")]
+    Store {
+        /// What is wrong with it.
+        source: StoreError,
     },
 }
 

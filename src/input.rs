@@ -7,6 +7,7 @@
 use crate::archive::{Archive, Archived};
 use crate::error::Error;
 use crate::namespace::Namespace;
+use crate::trace::Trace;
 use hotbed_loader::boundary::{Argument, Content, Failure, FailureKind, Input, Lang, Request};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -64,15 +65,23 @@ pub(crate) struct Compilation {
     entry: Option<String>,
     /// Whether archives are taken whole; by default when there is nothing in the unit that could refer to them.
     whole_archives: Option<bool>,
-    /// Functions are compiled when they are first called.
+    functions: Functions,
+}
+
+/// When functions are compiled, and where they lie.
+#[derive(Debug, Clone, Default)]
+struct Functions {
+    /// When they are first called.
     lazy: bool,
+    /// Those that are known to be called are compiled at once, and lie together.
+    trace: Option<Trace>,
 }
 
 impl Compilation {
     /// The request for `unit`, with what surrounds it.
     pub(crate) fn request(self, unit: &str, color: bool) -> Result<Request, Error> {
         let fail = |kind, message| Error::of_failure(unit, Failure::new(kind, message));
-        let Self { pieces, entry, whole_archives, lazy } = self;
+        let Self { pieces, entry, whole_archives, functions: Functions { lazy, trace } } = self;
         let mut arguments = Vec::with_capacity(pieces.len());
         for piece in pieces {
             arguments.push(match piece {
@@ -103,8 +112,10 @@ impl Compilation {
             environment,
             entry,
             soname: None,
+            images: Vec::new(),
             whole_archives: false,
             lazy,
+            trace: trace.map(Trace::into_request),
             color,
         };
         if request.inputs().next().is_none() {
@@ -114,6 +125,24 @@ impl Compilation {
             request.entry.is_none() && request.inputs().all(|input| input.lang == Lang::Archive)
         });
         Ok(request)
+    }
+
+    /// Puts another one behind it.
+    pub(crate) fn append(&mut self, other: Self) {
+        let Self { pieces, entry, whole_archives, functions: Functions { lazy, trace } } = other;
+        self.pieces.extend(pieces);
+        self.entry = self.entry.take().or(entry);
+        self.whole_archives = self.whole_archives.or(whole_archives);
+        let functions = &mut self.functions;
+        functions.lazy |= lazy;
+        functions.trace = match (functions.trace.take(), trace) {
+            (Some(known), Some(more)) => Some(known.and(&more)),
+            (known, more) => known.or(more),
+        };
+    }
+
+    pub(crate) fn set_entry(&mut self, symbol: String) {
+        self.entry = Some(symbol);
     }
 
     fn input(&mut self, lang: Option<Lang>, content: Content) {
@@ -189,7 +218,15 @@ macro_rules! maybe_lazy {
             /// Has each function compiled when it is first called, with what belongs to it; what cannot be taken to
             /// pieces is compiled whole all the same.
             pub fn lazy(mut self) -> Self {
-                self.lazy = true;
+                self.functions.lazy = true;
+                self
+            }
+
+            /// What is known of calls: the functions that were called lie together, in that order, apart from all others. If
+            /// functions are [lazy](Self::lazy), these are compiled at once all the same, each for itself; the names of
+            /// the others are for the unit alone then, and what is called of them is compiled anew in every process.
+            pub fn trace(mut self, trace: Trace) -> Self {
+                self.functions.trace = Some(trace);
                 self
             }
         }
@@ -208,7 +245,7 @@ pub struct Source {
     flags: Vec<String>,
     entry: Option<String>,
     namespace: Option<Namespace>,
-    lazy: bool,
+    functions: Functions,
 }
 
 impl Source {
@@ -228,8 +265,8 @@ impl Source {
     }
 
     fn of(contents: Vec<Content>) -> Self {
-        let flags = Vec::new();
-        Self { name: None, lang: None, contents, flags, entry: None, namespace: None, lazy: false }
+        let (flags, functions) = (Vec::new(), Functions::default());
+        Self { name: None, lang: None, contents, flags, entry: None, namespace: None, functions }
     }
 
     /// The language, whatever the suffixes say.
@@ -251,7 +288,7 @@ macro_rules! compiled {
             flags: Vec<String>,
             entry: Option<String>,
             namespace: Option<Namespace>,
-            lazy: bool,
+            functions: Functions,
         }
 
         impl $name {
@@ -266,14 +303,15 @@ macro_rules! compiled {
             }
 
             fn of(content: Content) -> Self {
-                Self { name: None, content, flags: Vec::new(), entry: None, namespace: None, lazy: false }
+                let (flags, functions) = (Vec::new(), Functions::default());
+                Self { name: None, content, flags, entry: None, namespace: None, functions }
             }
         }
 
         impl From<$name> for Load {
             fn from(value: $name) -> Self {
-                let mut compilation =
-                    Compilation { entry: value.entry, lazy: value.lazy, ..Compilation::default() };
+                let (entry, functions) = (value.entry, value.functions);
+                let mut compilation = Compilation { entry, functions, ..Compilation::default() };
                 compilation.input(Some($lang), value.content);
                 value.flags.into_iter().for_each(|flag| compilation.flag(flag));
                 let name = value.name.unwrap_or_else(|| compilation.name());
@@ -329,8 +367,8 @@ impl Ir {
 
 impl From<Source> for Load {
     fn from(source: Source) -> Self {
-        let mut compilation =
-            Compilation { entry: source.entry, lazy: source.lazy, ..Compilation::default() };
+        let (entry, functions) = (source.entry, source.functions);
+        let mut compilation = Compilation { entry, functions, ..Compilation::default() };
         for content in source.contents {
             compilation.input(source.lang, content);
         }
@@ -347,7 +385,7 @@ pub struct Program {
     name: Option<String>,
     compilation: Compilation,
     namespace: Option<Namespace>,
-    lazy: bool,
+    functions: Functions,
 }
 
 impl Program {
@@ -393,7 +431,7 @@ impl Program {
     }
 
     pub(crate) fn into_compilation(self) -> Compilation {
-        Compilation { lazy: self.lazy, ..self.compilation }
+        Compilation { functions: self.functions, ..self.compilation }
     }
 
     /// Another name for the unit than that of the first input.
@@ -429,8 +467,8 @@ impl From<Program> for Load {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Image {
-    name: String,
-    place: Place,
+    pub(crate) name: String,
+    pub(crate) place: Place,
     namespace: Option<Namespace>,
 }
 

@@ -1,4 +1,5 @@
-//! The keeper's side: what the `hotbed keep` process does, which outlives the one that has started it.
+//! The keeper's side: what the `hotbed keep` process does, which outlives the one that has started it. Since nobody waits for it, it
+//! makes room in the store too.
 
 use crate::back_end::open_back_end;
 use crate::lazy::{Grown, Order};
@@ -38,7 +39,7 @@ pub fn serve(descriptor: i32) -> io::Result<()> {
 fn carry_out(order: &Order) -> io::Result<()> {
     let plugin = Some(order.plugin.as_path()).filter(|path| !path.as_os_str().is_empty());
     let back_end = open_back_end(plugin.map(Path::new)).map_err(io::Error::other)?;
-    let store = Store::open(&order.store).map_err(io::Error::other)?;
+    let store = Store::open(&order.store).map_err(io::Error::other)?.with_budget(order.budget);
     let kept = order.images.iter().try_for_each(|grown| keep(&*back_end, &store, grown));
     order.images.iter().for_each(|grown| store.end_to_replace(&grown.checksum));
     if kept.is_ok() {
@@ -48,6 +49,8 @@ fn carry_out(order: &Order) -> io::Result<()> {
             drop(store.find(&grown.key(), &grown.request.directory));
         }
     }
+    // Nobody waits for this process.
+    store.tend();
     kept
 }
 

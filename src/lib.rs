@@ -24,17 +24,24 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Without the feature `jit`, a default one, a host runs images and has nothing that compiles; with `static-backend` the
+//! compiler is linked in instead of being a plugin.
 
 mod archive;
 mod autoload;
 mod back_end;
 mod builder;
+mod byte_size;
 mod cache;
+mod cpu;
 mod debug;
 mod error;
 mod executor;
 mod host_fn;
+mod image;
 mod input;
+mod inspect;
 #[doc(hidden)]
 pub mod keeper;
 mod lazy;
@@ -47,7 +54,9 @@ mod pending;
 mod provenance;
 mod report;
 mod runtime;
+mod store;
 mod symbol;
+mod trace;
 mod unit;
 mod unload;
 #[doc(hidden)]
@@ -55,18 +64,27 @@ pub mod worker;
 
 pub use archive::Archive;
 pub use builder::{Isolation, RuntimeBuilder};
+pub use byte_size::{ByteSize, ByteSizeError};
 pub use error::Error;
 pub use executor::{Executor, Job};
 pub use host_fn::{ForeignFunction, HostFunction};
 pub use hotbed_loader::boundary::{
     BUILD, Counts, Dependency, Diagnostic, Failure, FailureKind, Lang, Phases, Severity,
 };
-pub use hotbed_loader::image::{ImageError, LoadTimes};
+pub use hotbed_loader::cpu::{CpuFeatures, CpuLevel, UnknownCpuLevel};
+pub use hotbed_loader::image::{
+    ExportDescription, FunctionDescription, Identity, ImageDependency, ImageDescription, ImageError,
+    ImportDescription, InterfaceKind, InterfaceSymbol, InterfaceVersion, LoadTimes, Metadata, ProcessorLacks,
+    SectionDescription, VariantDescription,
+};
+pub use hotbed_loader::store::{Collected, Considered, Difference, Miss, StoreError, StoreStat, Why};
 pub use hotbed_loader::sys::arguments::ProgramArguments;
 pub use hotbed_loader::{
-    Answer, Asked, Explanation, Frame, Layer, LoadError, Reason, SymbolKind, Unresolved, Verdict,
+    Answer, Asked, Duplicate, Duplicates, Explanation, Frame, Layer, LoadError, Reason, Sameness, SymbolKind,
+    Unresolved, Verdict,
 };
 pub use hotbed_loader::{FunctionFailure, LazyFunction};
+pub use image::ImageBuilder;
 pub use input::{Bitcode, Image, Ir, Load, Object, Program, SharedLibrary, Source};
 pub use lazy::{FunctionTime, FunctionTimes};
 pub use library::LibraryBuilder;
@@ -74,6 +92,8 @@ pub use namespace::{Namespace, NamespaceOptions};
 pub use observer::Observer;
 pub use report::Report;
 pub use runtime::Runtime;
+pub use store::Store;
 pub use symbol::Symbol;
+pub use trace::Trace;
 pub use unit::Unit;
 pub use unload::Unload;

@@ -2,6 +2,7 @@
 
 use hotbed_loader::boundary::{Counts, Diagnostic, Phases, Reply};
 use hotbed_loader::image::LoadTimes;
+use hotbed_loader::store::Miss;
 
 /// What was done, how long it took and what the compiler said.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +19,7 @@ pub struct Report {
     /// Whether a back end was used, which means that LLVM was loaded, in this process or in a worker.
     pub back_end_loaded: bool,
     /// Why the store did not serve; nothing when it did or was not asked.
-    pub miss: Option<String>,
+    pub miss: Option<Miss>,
     /// The compiler's warnings and notes.
     pub diagnostics: Vec<Diagnostic>,
     /// The same as the compiler prints them.
@@ -38,6 +39,18 @@ impl Report {
         self.phases.link_ms += more.phases.link_ms;
         self.back_end_loaded |= more.back_end_loaded;
         self.log.extend(more.log);
+    }
+
+    /// Adds another variant of the same image; what was said of one before is not said again.
+    pub(crate) fn add_variant(&mut self, mut more: Self) {
+        self.from_store &= more.from_store;
+        self.miss = self.miss.take().or(more.miss.take());
+        more.diagnostics.retain(|diagnostic| !self.diagnostics.contains(diagnostic));
+        if !more.diagnostics.is_empty() || (self.rendered.is_empty() && self.diagnostics.is_empty()) {
+            self.rendered += &more.rendered;
+        }
+        self.diagnostics.append(&mut more.diagnostics);
+        self.add(more);
     }
 
     /// Takes over what a back end says; its dependencies stay.

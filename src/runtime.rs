@@ -1,34 +1,33 @@
 //! The runtime: units by name, and how each of them comes to be.
 
+mod dependencies;
 mod explain;
 mod group;
 mod loading;
 mod make;
 mod misses;
+mod why;
 
 pub(crate) use misses::Misses;
 
 use crate::autoload::Autoload;
 use crate::back_end::BackEnds;
 use crate::builder::RuntimeBuilder;
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheOptions};
+use crate::cpu::compile_for;
 use crate::error::Error;
 use crate::host_fn::HostFunction;
-use crate::input::{Kind, Load};
+use crate::input::Compilation;
 use crate::lazy::{FunctionTimes, Functions};
 use crate::namespace::{Namespace, WeakNamespace};
 use crate::observer::Observer;
-use crate::output;
-use crate::report::Report;
 use crate::unit::Unit;
 use crate::unload::{self, Unload};
-use hotbed_loader::Loader;
-use hotbed_loader::boundary::{Failure, FailureKind};
-use hotbed_loader::store::Key;
+use hotbed_loader::boundary::Request;
+use hotbed_loader::cpu::{CpuFeatures, CpuLevel};
 use hotbed_loader::sys::sync::{Condvar, Mutex, ReentrantLock};
+use hotbed_loader::{Duplicates, Loader};
 use std::collections::{HashMap, HashSet};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
@@ -47,6 +46,8 @@ pub(crate) struct Inner {
     cache: Cache,
     autoload: Option<Autoload>,
     color: bool,
+    /// The processor that code is for, if one was chosen.
+    cpu: Option<CpuLevel>,
     observer: Arc<dyn Observer>,
     /// The namespace of who asks for none.
     namespace: Namespace,
@@ -73,9 +74,9 @@ impl Runtime {
     pub(crate) fn assemble(
         (loader, misses): (Loader, &Misses),
         (back_ends, functions): (Arc<BackEnds>, Option<Arc<Functions>>),
-        cache: Option<PathBuf>,
+        cache: CacheOptions,
         autoload: bool,
-        color: bool,
+        (color, cpu): (bool, Option<CpuLevel>),
         observer: Arc<dyn Observer>,
     ) -> Self {
         let inner = |this: &WeakRuntime| Inner {
@@ -88,6 +89,7 @@ impl Runtime {
             cache: Cache::new(cache),
             autoload: autoload.then(Autoload::default),
             color,
+            cpu,
             observer,
             units: Mutex::new(HashMap::new()),
             loading: Mutex::new(HashSet::new()),
@@ -133,30 +135,23 @@ impl Runtime {
         unload::together(units, how)
     }
 
-    /// Compiles and links without loading, and writes the image to the file `path`. What is there is replaced as a whole.
-    ///
-    /// # Errors
-    /// What is wrong with the input; that it is no input for a compiler; that the file cannot be written.
-    pub fn build_image(&self, what: impl Into<Load>, path: impl AsRef<Path>) -> Result<Report, Error> {
-        let Load { name, kind, .. } = what.into();
-        let compilation = match kind {
-            Kind::Compile(compilation) => Some(compilation),
-            Kind::Archive(archive) => Some(archive.whole()),
-            Kind::Lazy(compilation, _) => Some(compilation),
-            Kind::Image(_) | Kind::Library(_) => None,
-        };
-        let Some(compilation) = compilation else {
-            let message = format!("cannot build an image of {name}: it is linked already");
-            return Err(Error::of_failure(&name, Failure::new(FailureKind::Usage, message)));
-        };
-        let path = path.as_ref();
-        let mut request = compilation.request(&name, self.inner.color)?;
-        // What is linked against the image will look for it by the name of its file.
-        request.soname = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let request = Arc::new(request);
-        let made = self.make(&request, &Key::of(&request))?;
-        output::write_image(made.image.as_fd(), path)?;
-        Ok(made.report)
+    /// What is asked of a back end for an image of which all code is for processors of `level`; if nothing is said, for the runtime's.
+    pub(crate) fn image_request(
+        &self,
+        compilation: Compilation,
+        name: &str,
+        level: Option<CpuLevel>,
+    ) -> Result<Request, Error> {
+        let mut request = compilation.request(name, self.inner.color)?;
+        if let Some(level) = level.or(self.inner.cpu) {
+            compile_for(&mut request, level)?;
+        }
+        Ok(request)
+    }
+
+    /// What there is of the processor for code to use.
+    pub(crate) fn cpu(&self) -> CpuFeatures {
+        self.inner.cpu.map_or_else(CpuFeatures::host, CpuLevel::features)
     }
 
     pub(crate) fn loader(&self) -> &Loader {
@@ -240,6 +235,33 @@ impl Runtime {
     /// with `unit`, `source`, `function` and `ms`.
     pub fn function_times(&self) -> FunctionTimes {
         self.inner.functions.as_ref().map(|functions| functions.times()).unwrap_or_default()
+    }
+
+    /// What is loaded more than once: instances of templates, inline functions and variables of which several units have a copy,
+    /// and all use the first. The symbols of all units are looked through, and files of images read, so this takes a
+    /// moment.
+    ///
+    /// ```
+    /// use hotbed::{Sameness, Source};
+    ///
+    /// # fn main() -> Result<(), hotbed::Error> {
+    /// # let folder = std::env::temp_dir().join(format!("hotbed-doc-duplicates-{}", std::process::id()));
+    /// let runtime = hotbed::Runtime::builder().cache_dir(&folder).build()?;
+    /// let text = "inline int twice(int x) { return 2 * x; } int USE(int x) { return twice(x); }";
+    /// runtime.load(Source::text("one.cpp", text).flags(["-DUSE=one"]))?;
+    /// runtime.load(Source::text("other.cpp", text).flags(["-DUSE=other"]))?;
+    ///
+    /// let duplicates = runtime.duplicates();
+    /// let [twice] = duplicates.all() else { panic!("{duplicates:?}") };
+    /// assert_eq!((twice.unit.as_str(), twice.used.as_deref()), ("other.cpp", Some("one.cpp")));
+    /// assert_eq!(twice.sameness, Sameness::Equal);
+    /// assert_eq!(duplicates.bytes(Sameness::Equal), twice.bytes);
+    /// # let _ = std::fs::remove_dir_all(folder);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn duplicates(&self) -> Duplicates {
+        self.loader().duplicates()
     }
 
     /// Warns the observer if a trace ([`RuntimeBuilder::trace`]) could not be written, unless that was said before: for a process that

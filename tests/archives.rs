@@ -246,7 +246,9 @@ fn what_was_linked_of_an_archive_is_stored() {
     let builder = || Runtime::builder().cache_dir(scratch.join("store"));
     let first = builder().build().unwrap();
     first
-        .build_image(Source::text("user.c", "int seven(void); int user(void) { return seven(); }"), &image)
+        .image(&image)
+        .unit(Source::text("user.c", "int seven(void); int user(void) { return seven(); }"))
+        .build()
         .unwrap();
     for runtime in [first, builder().back_end(scratch.join("no back end")).build().unwrap()] {
         load(&runtime, Archive::file(&path));

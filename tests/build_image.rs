@@ -108,7 +108,7 @@ fn the_library_builds_what_the_library_loads() {
     for isolation in [Isolation::InProcess, Isolation::Process] {
         let runtime = Runtime::builder().no_cache().isolation(isolation).build().unwrap();
         let program = Program::new().flag("-O1").bytes("u.c", Lang::C, TEXT).flag("-lm");
-        let report = runtime.build_image(program, &image).unwrap();
+        let report = runtime.image(&image).unit(program).build().unwrap();
         assert_eq!((report.counts.images_linked, report.counts.functions_compiled), (1, 2));
         assert!(runtime.units().is_empty());
         let bytes = std::fs::read(&image).unwrap();
@@ -133,7 +133,7 @@ fn a_file_is_replaced_under_those_who_have_it_mapped() {
     let runtime = Runtime::builder().no_cache().build().unwrap();
     let build = |value: i32| {
         let text = format!("int f(void) {{ return {value}; }}");
-        runtime.build_image(Source::text("u.c", text), &image).unwrap();
+        runtime.image(&image).unit(Source::text("u.c", text)).build().unwrap();
     };
     let call = |name: &str| {
         // SAFETY: that is its type.
@@ -173,7 +173,7 @@ fn what_cannot_be_built_leaves_nothing() {
         .collect();
     assert_eq!(left.len(), 3, "{left:?}");
     let runtime = Runtime::builder().no_cache().build().unwrap();
-    let error = runtime.build_image(Image::file(&image), scratch.join("x.hbi")).unwrap_err();
+    let error = runtime.image(scratch.join("x.hbi")).unit(Image::file(&image)).build().unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("linked already"), "{error}");
 }
 

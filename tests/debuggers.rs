@@ -311,7 +311,7 @@ fn host() {
     assert_eq!(unsafe { first(5) }, 6);
     let packed = folder.join("packed.hbi");
     let text = "int packed(int n) {\n  int half = n / 2;\n  return half;\n}\n";
-    runtime.build_image(Source::text("packed.c", text).flags(["-g"]), &packed).unwrap();
+    runtime.image(&packed).unit(Source::text("packed.c", text).flags(["-g"])).build().unwrap();
     let packed = Image::bytes("packed", std::fs::read(&packed).unwrap());
     let packed = runtime.load(packed).unwrap();
     // SAFETY: that is its type.
@@ -399,7 +399,7 @@ fn addresses_tell_units_and_lines() {
     let source = scratch.write("lines.c", text);
     let image = scratch.join("lines.hbi");
     let runtime = Runtime::builder().cache_dir(scratch.join("store")).build().unwrap();
-    runtime.build_image(Source::file(&source).flags(["-g", "-O2"]), &image).unwrap();
+    runtime.image(&image).unit(Source::file(&source).flags(["-g", "-O2"])).build().unwrap();
     let bytes = std::fs::read(&image).unwrap();
     let units = [
         runtime.load(Source::file(&source).flags(["-g", "-O2"]).named("from source")).unwrap(),

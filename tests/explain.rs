@@ -120,7 +120,7 @@ fn json_has_every_field() {
             .replace("int main", "int helpr(int); int main"),
     );
     let found = explain_twice(&scratch, &["--json", "helper", "p.c"]).assert_success("json");
-    let answer = "{\"unit\":\"p.c\",\"kind\":\"function\",\"weak\":false,\"version\":null,\"verdict\":\"used\",\"reason\":null}";
+    let answer = "{\"unit\":\"p.c\",\"kind\":\"function\",\"weak\":false,\"version\":null,\"verdict\":\"used\",\"reason\":null,\"same\":null}";
     let begin = format!(
         "{{\"symbol\":\"helper\",\"demangled\":null,\"version\":null,\"needed_by\":null,\"asked\":[{{\"layer\":\"unit\",\
          \"answers\":[{answer}],\"remark\":null}},"

@@ -35,7 +35,7 @@ fn every_kind_in_every_order() {
     );
     let image = scratch.join("three.hbi");
     let three = Source::text("three.c", "int two(void); int three(void) { return two() + 1; }");
-    runtime().build_image(three, &image).unwrap();
+    runtime().image(&image).unit(three).build().unwrap();
     let four = shared_library(&scratch.write("four.c", "int four(void) { return 4; }"), &[]);
     // A library that needs what only the units have.
     let plugin = "int three(void); int plugin(void) { return three() + 10; }";

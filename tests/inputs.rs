@@ -240,7 +240,7 @@ fn the_library_takes_every_kind_from_file_and_memory() {
     let runtime = Runtime::builder().cache_dir(scratch.join("store")).build().unwrap();
     runtime.define("host_three", host_fn!(host_three as extern "C" fn() -> i32)).unwrap();
     let image = scratch.join("seven.hbi");
-    runtime.build_image(Object::file(&object), &image).unwrap();
+    runtime.image(&image).unit(Object::file(&object)).build().unwrap();
     let bytes = |path: &Path| std::fs::read(path).unwrap();
     let loads: Vec<hotbed::Load> = vec![
         Source::file(&source).into(),

@@ -43,7 +43,7 @@ fn same(file: &str, text: &str) -> Outcome {
         }
         let image = scratch.join(format!("program{level}.hbi"));
         let lazy = Source::file(&source).flags(["-w", level, "-lm"]).lazy();
-        Runtime::builder().no_cache().build().unwrap().build_image(lazy, &image).unwrap();
+        Runtime::builder().no_cache().build().unwrap().image(&image).unit(lazy).build().unwrap();
         let got = finish(run().arg(&image));
         got.assert_same(&want, &format!("{file} {level}, image"));
         // Compiled whole it would have no use for a back end.

@@ -200,7 +200,7 @@ fn child() {
             "image bytes" => Image::bytes(kind, std::fs::read(&image).unwrap()).into(),
             _ => {
                 let program = mixed(&named("o"), Lang::Object).named(kind);
-                shared.build_image(program, &own_image).unwrap();
+                shared.image(&own_image).unit(program).build().unwrap();
                 Image::file(&own_image).named(kind).into()
             }
         }

@@ -125,7 +125,7 @@ fn compile(
     for number in numbers {
         before(number);
         let (kind, bytes) = mutation(&seeds, number);
-        match runtime.build_image(load(kind, number, bytes), &image) {
+        match runtime.image(&image).unit(load(kind, number, bytes)).build() {
             Ok(_) => good += 1,
             Err(error) => {
                 let said = error.to_string();

@@ -23,7 +23,7 @@ fn build(scratch: &Scratch, name: &str) -> PathBuf {
     }
     let image = scratch.join(name);
     let runtime = Runtime::builder().no_cache().build().unwrap();
-    runtime.build_image(Source::text("u.c", text).flags(["-O1"]), &image).unwrap();
+    runtime.image(&image).unit(Source::text("u.c", text).flags(["-O1"])).build().unwrap();
     image
 }
 

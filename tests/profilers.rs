@@ -105,7 +105,7 @@ fn crowded_host() {
     let runtime = Runtime::builder().no_cache().jitdump(folder.join("dump")).build().unwrap();
     for name in ["one", "two"] {
         let (path, text) = (folder.join(name), SPIN.replace("busy_inside", &format!("busy_{name}")));
-        runtime.build_image(Source::text("spin.c", text).flags(["-O1", "-g"]), &path).unwrap();
+        runtime.image(&path).unit(Source::text("spin.c", text).flags(["-O1", "-g"])).build().unwrap();
         let unit = runtime.load(Image::bytes(name, std::fs::read(&path).unwrap())).unwrap();
         // SAFETY: that is its type.
         let main = unsafe { unit.get::<unsafe extern "C" fn() -> i32>("main") }.unwrap();

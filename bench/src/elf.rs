@@ -3,7 +3,7 @@
 
 use crate::Result;
 use object::Endianness;
-use object::elf::{FileHeader64, PT_LOAD};
+use object::elf::{FileHeader64, PT_DYNAMIC, PT_LOAD};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 
 /// A linked file in memory.
@@ -43,6 +43,8 @@ pub(crate) struct Relocation {
 
 /// Bytes of an entry of the symbol table.
 pub(crate) const SYMBOL: u64 = 24;
+/// Bytes of an entry of the dynamic section: a tag and its value.
+const DYNAMIC: u64 = 16;
 /// Bytes of a relocation with an addend.
 pub(crate) const RELA: u64 = 24;
 
@@ -74,6 +76,21 @@ impl<'a> Elf<'a> {
     /// The value of a tag of the dynamic section.
     pub(crate) fn tag(&self, tag: i64) -> Option<u64> {
         self.dynamic.iter().find(|entry| entry.0 == tag).map(|entry| entry.1)
+    }
+
+    /// The values of a tag that may be there several times.
+    pub(crate) fn tags(&self, tag: i64) -> impl Iterator<Item = u64> {
+        self.dynamic.iter().filter(move |entry| entry.0 == tag).map(|entry| entry.1)
+    }
+
+    /// Where in the file the value of a tag of the dynamic section is.
+    ///
+    /// # Errors
+    /// When it is not in the file.
+    pub(crate) fn place_of_tag(&self, tag: i64) -> Result<usize> {
+        let section = self.others.iter().find(|other| other.0 == PT_DYNAMIC.0).ok_or("no dynamic section")?;
+        let at = self.dynamic.iter().position(|entry| entry.0 == tag).ok_or("no such tag")?;
+        self.offset(section.1 + at as u64 * DYNAMIC + 8)
     }
 
     /// Where in the file the byte at `address` is.
@@ -174,6 +191,9 @@ mod tests {
         let (strings, size) = (elf.tag(DT_STRTAB.0).unwrap(), elf.tag(DT_STRSZ.0).unwrap());
         assert_eq!(elf.text(strings).unwrap(), b"");
         assert_eq!(elf.bytes(strings, size as usize).unwrap().len() as u64, size);
+        let place = elf.place_of_tag(DT_STRSZ.0).unwrap();
+        assert_eq!(data[place..place + 8], size.to_le_bytes());
+        assert_eq!(elf.tags(DT_STRSZ.0).collect::<Vec<_>>(), [size]);
         assert!(elf.offset(u64::MAX).is_err());
         assert!(Elf::new(b"no such file").is_err());
     }

@@ -209,7 +209,7 @@ fn build_images(context: &Context, arguments: &[String]) -> Result<Vec<f64>> {
         let unit = unit(at, size(at, fewest, most))?;
         let source =
             Source::text(format!("{}.c", unit.name), unit.text).flags(FLAGS.into_iter().chain(["-lm"]));
-        runtime.build_image(source, folder.join(format!("{}.hbi", unit.name)))?;
+        runtime.image(folder.join(format!("{}.hbi", unit.name))).unit(source).build()?;
     }
     Ok(Vec::new())
 }

@@ -11,6 +11,7 @@
 //! | `measure` | interleaving, warm-up, medians |
 //! | `context` | where the command, the plugin, the inputs and the scratch folder are |
 //! | `process` | programs that are run to the end |
+//! | `programs` | the programs that rows start, as executables and as images |
 //! | `side` | one side of a row in a process of its own |
 //! | `elf` | the little that the bench reads of linked files |
 //! | `generated` | sources and images that the bench makes up |
@@ -27,6 +28,7 @@ mod measure;
 mod memory;
 mod peers;
 mod process;
+mod programs;
 mod report;
 mod row;
 mod rows;

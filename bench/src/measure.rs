@@ -164,6 +164,12 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     if figures.len() % 2 == 1 { at(middle) } else { (at(middle.wrapping_sub(1)) + at(middle)) / 2.0 }
 }
 
+/// The geometric mean: that of ratios is the ratio of those of both sides.
+pub(crate) fn geometric_mean(figures: &[f64]) -> f64 {
+    let logarithms: f64 = figures.iter().map(|figure| figure.ln()).sum();
+    (logarithms / figures.len() as f64).exp()
+}
+
 /// How long `work` takes, and what it gives.
 ///
 /// # Errors
@@ -185,6 +191,13 @@ mod tests {
         assert_eq!(median(vec![9.0, 1.0, 5.0]), 5.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), 3.0);
         assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn the_mean_of_ratios_is_the_ratio_of_means() {
+        let (ours, peers) = ([2.0, 30.0, 0.5], [1.0, 60.0, 0.25]);
+        let ratio = geometric_mean(&ours) / geometric_mean(&peers);
+        assert!((ratio - geometric_mean(&[2.0, 0.5, 2.0])).abs() < 1e-12);
     }
 
     #[test]

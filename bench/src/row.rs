@@ -29,6 +29,8 @@ pub(crate) enum Unit {
     Microseconds,
     /// Kilobytes of 1024 bytes, as `/proc` counts memory.
     Kilobytes,
+    /// A million bytes or so: 1024 kilobytes.
+    Megabytes,
     /// Things.
     Count,
 }
@@ -163,7 +165,7 @@ impl Unit {
         match self {
             Self::Milliseconds => 1e3,
             Self::Microseconds => 1e6,
-            Self::Kilobytes | Self::Count => 1.0,
+            Self::Kilobytes | Self::Megabytes | Self::Count => 1.0,
         }
     }
 
@@ -173,6 +175,7 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::Microseconds => "us",
             Self::Kilobytes => "kB",
+            Self::Megabytes => "MB",
             Self::Count => "count",
         }
     }

@@ -1,20 +1,23 @@
 //! The rows, one file a topic. A new row is a function that gives an outcome, a line in its topic's table, and a bar in
 //! `bench/bars.tsv`.
 
+mod again;
 mod autoload;
 mod calls;
 pub(crate) mod compile;
 mod image;
 mod images;
+mod jolt;
 mod lazy_runs;
 mod lazy_sessions;
-mod lazy_steady;
 mod lazy_units;
 mod load;
 mod lookup;
 mod scale;
 mod start;
+mod steady;
 mod throw;
+mod traced;
 
 use crate::generated;
 use crate::row::Row;
@@ -56,9 +59,17 @@ pub(crate) const ALL: &[Row] = &[
     lazy_sessions::SMALL_FUNCTION,
     lazy_sessions::FUNCTIONS_100000,
     lazy_sessions::MAPPINGS_100000,
-    lazy_steady::STEADY,
+    steady::LAZY,
     lazy_runs::SECOND_RUN,
     lazy_units::TWO_THREADS,
+    traced::WARM,
+    traced::WARM_COMPILES,
+    jolt::BIND,
+    traced::FIRST_CALL,
+    steady::IMAGE,
+    again::STORE_HIT,
+    again::ONE_FUNCTION,
+    jolt::PRIVATE_MEMORY,
 ];
 
 /// Every side that has a process of its own.

@@ -13,6 +13,7 @@
 #include "clang/Lex/PPCallbacks.h"
 #include "clang/Lex/Preprocessor.h"
 #include "clang/Sema/Sema.h"
+#include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/VirtualOutputBackend.h"
 #include "llvm/Support/VirtualOutputConfig.h"
@@ -38,6 +39,51 @@ public:
 
 private:
   bool &used;
+};
+
+// Notices what a source looks at that tells it the level of optimisation: macros, and what was compiled before.
+class LevelSigns final : public PPCallbacks {
+public:
+  LevelSigns(Preprocessor &preprocessor, uint8_t &seen) : preprocessor(preprocessor), seen(seen) {}
+  void MacroExpands(const Token &name, const MacroDefinition &, SourceRange, const MacroArgs *) override { note(name); }
+  void Defined(const Token &name, const MacroDefinition &, SourceRange) override { note(name); }
+  void Ifdef(SourceLocation, const Token &name, const MacroDefinition &) override { note(name); }
+  void Ifndef(SourceLocation, const Token &name, const MacroDefinition &) override { note(name); }
+  void Elifdef(SourceLocation, const Token &name, const MacroDefinition &) override { note(name); }
+  void Elifndef(SourceLocation, const Token &name, const MacroDefinition &) override { note(name); }
+  void EndOfMainFile() override {
+    // Nobody is told of `#if NAME` where it is not defined; but then nothing but the source has made the name known.
+    auto &known = preprocessor.getIdentifierTable();
+    for (llvm::StringRef name : {"__OPTIMIZE__", "__OPTIMIZE_SIZE__", "__NO_INLINE__"})
+      if (auto found = known.find(name); found != known.end() && !predefined(found->second))
+        seen |= bit(name);
+    if (preprocessor.getExternalSource())
+      seen |= PRECOMPILED;
+  }
+
+private:
+  enum : uint8_t { OPTIMIZE = 1, OPTIMIZE_SIZE = 2, NO_INLINE = 4, PRECOMPILED = 8 };
+  static uint8_t bit(llvm::StringRef name) {
+    return llvm::StringSwitch<uint8_t>(name)
+        .Case("__OPTIMIZE__", OPTIMIZE)
+        .Case("__OPTIMIZE_SIZE__", OPTIMIZE_SIZE)
+        .Case("__NO_INLINE__", NO_INLINE)
+        .Default(0);
+  }
+  void note(const Token &token) {
+    if (const IdentifierInfo *name = token.getIdentifierInfo())
+      seen |= bit(name->getName());
+  }
+  // Whether clang itself has defined it, before any source or flag.
+  bool predefined(const IdentifierInfo *name) const {
+    const MacroDirective *first = preprocessor.getLocalMacroDirectiveHistory(name);
+    while (first && first->getPrevious())
+      first = first->getPrevious();
+    return first && preprocessor.getSourceManager().isWrittenInBuiltinFile(first->getLocation());
+  }
+
+  Preprocessor &preprocessor;
+  uint8_t &seen;
 };
 
 // Comes before the code generator and takes the time when it starts.
@@ -68,6 +114,7 @@ protected:
   std::unique_ptr<ASTConsumer> CreateASTConsumer(CompilerInstance &compiler, llvm::StringRef file) override {
     Preprocessor &preprocessor = compiler.getPreprocessor();
     preprocessor.addPPCallbacks(std::make_unique<TimeMacros>(object.differs_each_time));
+    preprocessor.addPPCallbacks(std::make_unique<LevelSigns>(preprocessor, object.level_signs));
     // Files that the assembler includes are opened where nobody sees it. Texts that only look so cost a compilation.
     preprocessor.setTokenWatcher([&object = object](const Token &token) {
       if (token.is(tok::string_literal) && token.getLiteralData())
@@ -242,6 +289,9 @@ void hb_rest_free(hb_rest *rest) {
 
 // Whether __DATE__, __TIME__ or __TIMESTAMP__ was used, or the assembler was told to read files.
 bool hb_object_differs_each_time(const hb_object *object) { return object->differs_each_time; }
+
+// A bit for each thing that the source looked at and that is not the same at each level of optimisation.
+uint8_t hb_object_level_signs(const hb_object *object) { return object->level_signs; }
 
 double hb_object_frontend_ms(const hb_object *object) { return object->frontend_ms; }
 

@@ -41,6 +41,7 @@ struct hb_messages {
 struct hb_object {
   llvm::SmallVector<char, 0> bytes;
   bool differs_each_time = false;
+  uint8_t level_signs = 0; // bits as in boundary/signs.rs
   double frontend_ms = 0, codegen_ms = 0;
   // The syntax tree, the module and the compiler, which somebody has to free.
   std::shared_ptr<void> rest;

@@ -93,10 +93,6 @@ private:
 };
 
 bool hotbed::Backend::prepare(Module &source, std::string &reason) {
-  if (!compiler.getFrontendOpts().LLVMArgs.empty()) {
-    reason = "-mllvm is for the whole process and not for pieces";
-    return false;
-  }
   compiler.setVirtualFileSystem(vfs::getRealFileSystem());
   compiler.createDiagnostics(&collector, /*ShouldOwnClient=*/false);
   if (!compiler.createTarget()) {

@@ -1,17 +1,19 @@
 //! The back end itself: a request's way through the front end, the checks and the linker.
 
-use crate::frontend::{self, Compiled, CompiledObject, Contents, Form, Place, Prepared};
+use crate::frontend::{self, Compiled, Contents, Form, Place, Prepared, Target};
 use crate::lazy::{self, Opened, ServedCompiler};
 use crate::link::{
     LinkInput, LinkWishes, ObjectFacts, archive_with_modern_constructors, check_archive, check_object,
     link_image, with_modern_constructors, with_visible_entry,
 };
+use crate::made::Made;
 use crate::shim;
+use crate::traced::Traced;
 use hotbed_loader::boundary::{
     Argument, BUILD, BackEnd, Content, Counts, Dependency, Failure, FailureKind, FunctionCompiler, Input,
     Lang, Others, Reply, Request,
 };
-use hotbed_loader::image::note::Metadata;
+use hotbed_loader::image::Metadata;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -39,7 +41,7 @@ impl InProcess {
 impl BackEnd for InProcess {
     fn compile(&self, request: &Request) -> Result<(Reply, OwnedFd), Failure> {
         if request.lazy {
-            match build(request, Form::Bitcode) {
+            match build(request, true) {
                 Ok(built) => {
                     if !built.opened.is_empty() {
                         lazy::remember(built.checksum, built.opened);
@@ -51,7 +53,7 @@ impl BackEnd for InProcess {
                 Err(_) => {}
             }
         }
-        let built = build(request, Form::Object)?;
+        let built = build(request, false)?;
         Ok((built.reply, built.image))
     }
 
@@ -68,8 +70,8 @@ impl BackEnd for InProcess {
 fn may_be_pieces(failure: &Failure) -> bool {
     match failure.kind {
         FailureKind::Usage | FailureKind::Read => false,
-        FailureKind::Compile => failure.diagnostics.is_empty(),
-        FailureKind::Input | FailureKind::Link | FailureKind::Internal => true,
+        FailureKind::Compile | FailureKind::Input => failure.diagnostics.is_empty(),
+        FailureKind::Link | FailureKind::Internal => true,
     }
 }
 
@@ -85,34 +87,46 @@ pub(crate) struct Built {
     pub(crate) opened: Vec<Opened>,
 }
 
-/// Makes an image, of bitcode a lazy one.
-pub(crate) fn build(request: &Request, form: Form) -> Result<Built, Failure> {
+/// Makes an image, a lazy one or one that has everything compiled.
+pub(crate) fn build(request: &Request, lazy: bool) -> Result<Built, Failure> {
     let mut reply = Reply { reproducible: true, ..Reply::default() };
     let mut dependencies = BTreeSet::new();
     let place = Place { directory: &request.directory, environment: &request.environment };
 
+    let traced = Traced::of(request);
+    // What a trace says is about modules, and whoever takes one to pieces reads and verifies these.
+    let read_as = if lazy { Form::Bitcode } else { Form::Object };
+    let form = if traced.is_some() { Form::Bitcode } else { read_as };
+
     let start = Instant::now();
-    let sources = prepare_sources(request, form, &mut dependencies)?;
+    let sources = prepare_sources(request, read_as, &mut dependencies)?;
     reply.phases.frontend_ms = start.elapsed().as_secs_f64() * 1e3;
     let compiled = compile_sources(request, &sources, &place, form, &mut reply, &mut dependencies)?;
     let start = Instant::now();
-    let made = match (&compiled, form) {
-        (None, _) => Made::default(),
-        (Some(compiled), Form::Object) => Made::whole(compiled),
-        (Some(compiled), Form::Bitcode) => lazy::divide(compiled, &sources)?,
+    let compiled = compiled.as_ref();
+    let made = match &traced {
+        _ if lazy => lazy::divide(compiled, &sources, traced.as_ref(), request.entry.as_deref())?,
+        Some(traced) => Made::in_order(compiled, &sources, traced, &place, request.color)?,
+        None => Made::whole(compiled),
     };
-    reply.reproducible &= !made.opened.iter().any(Opened::reads_files);
+    reply.reproducible &= !made.reads_files;
     reply.phases.codegen_ms += start.elapsed().as_secs_f64() * 1e3;
+    reply.counts.functions_compiled = made.compiled;
+    if let Some(traced) = &traced {
+        reply.rendered += &traced.render(&made.unmatched);
+    }
+    reply.rendered += &made.rendered;
+    reply.diagnostics.extend(made.diagnostics.iter().chain(&made.unmatched).cloned());
 
-    let cpu = compiled.as_ref().map_or_else(|| "x86-64".to_owned(), |compiled| compiled.cpu.clone());
-    link(request, made, cpu, reply, dependencies)
+    let target = compiled.map_or_else(Target::any, |compiled| compiled.target.clone());
+    link(request, made, target, reply, dependencies)
 }
 
 /// Links what was made of the sources with everything else.
 pub(crate) fn link(
     request: &Request,
     made: Made<'_>,
-    cpu: String,
+    target: Target,
     mut reply: Reply,
     mut dependencies: BTreeSet<Dependency>,
 ) -> Result<Built, Failure> {
@@ -123,7 +137,7 @@ pub(crate) fn link(
         build: BUILD.to_owned(),
         unit: request.unit.clone(),
         triple: "x86_64-pc-linux-gnu".to_owned(),
-        cpu,
+        cpu: target.cpu,
         flags: flags(request).map(str::to_owned).collect(),
         inputs: Vec::new(),
         entry: request.entry.clone(),
@@ -136,8 +150,11 @@ pub(crate) fn link(
         soname: request.soname.as_deref(),
         whole_archives: request.whole_archives,
         place: &place,
+        images: &request.images,
         lazy: made.first.is_some(),
+        ordered: made.ordered,
         metadata: &metadata,
+        requires: target.requires,
     };
     let linked = link_image(&inputs, &wishes)?;
     reply.phases.link_ms = start.elapsed().as_secs_f64() * 1e3;
@@ -152,37 +169,6 @@ pub(crate) fn link(
     dependencies.extend(linked.missing.into_iter().map(Dependency::Missing));
     reply.dependencies = dependencies.into_iter().collect();
     Ok(Built { reply, image: linked.file, checksum: linked.checksum, opened: made.opened })
-}
-
-/// What was made of the sources.
-#[derive(Default)]
-pub(crate) struct Made<'a> {
-    /// To be linked before everything else.
-    pub(crate) first: Option<Vec<u8>>,
-    /// Of each source.
-    pub(crate) sources: Vec<MadeSource<'a>>,
-    /// The units of a lazy image.
-    pub(crate) opened: Vec<Opened>,
-    /// What inputs are known to be; it is an error if one is something else.
-    pub(crate) known: Option<Vec<(String, [u8; 32])>>,
-}
-
-/// What was made of a source.
-pub(crate) struct MadeSource<'a> {
-    /// Hash of what the front end made of it.
-    pub(crate) hash: [u8; 32],
-    /// What is linked.
-    pub(crate) objects: Vec<Cow<'a, [u8]>>,
-}
-
-impl<'a> Made<'a> {
-    fn whole(compiled: &'a Compiled) -> Self {
-        let source = |object: &'a CompiledObject| {
-            let content = object.object.bytes();
-            MadeSource { hash: *blake3::hash(content).as_bytes(), objects: vec![Cow::Borrowed(content)] }
-        };
-        Self { sources: compiled.objects.iter().map(source).collect(), ..Self::default() }
-    }
 }
 
 fn flags(request: &Request) -> impl Iterator<Item = &str> + Clone {
@@ -238,6 +224,7 @@ fn compile_sources(
         .any(|source| matches!(&source.contents, Some(Contents::Bitcode(bitcode)) if bitcode.reads_files()));
     reply.reproducible =
         !read_by_assembler && !compiled.objects.iter().any(|object| object.object.differs_each_time());
+    compiled.objects.iter().for_each(|object| reply.level_signs |= object.object.level_signs());
     add_seen(dependencies, &compiled.seen);
     Ok(Some(compiled))
 }
@@ -377,8 +364,10 @@ mod tests {
             environment: Vec::new(),
             entry: None,
             soname: None,
+            images: Vec::new(),
             whole_archives: false,
             lazy: false,
+            trace: None,
             color: false,
         }
     }
@@ -401,7 +390,7 @@ mod tests {
         let (reply, image) = InProcess::new().compile(&request(arguments)).expect("an image");
         let bytes = contents(image.as_fd()).expect("its bytes");
         note::verify(&bytes).expect("sealed");
-        let metadata = note::metadata(&bytes).expect("metadata");
+        let metadata = Metadata::of_file(&bytes).expect("metadata");
         assert_eq!((metadata.unit.as_str(), metadata.flags), ("test", vec!["-O1".to_owned()]));
         assert_eq!((reply.counts.units_compiled, reply.counts.functions_compiled), (1, 1));
         assert!(reply.reproducible);

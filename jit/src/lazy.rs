@@ -8,6 +8,7 @@
 //! description of the format, `hotbed_loader::image::note`.
 
 mod bodies;
+mod chosen;
 mod claims;
 mod head;
 mod keep;
@@ -29,13 +30,7 @@ pub(crate) use link::{divide, link_flags};
 pub(crate) use recent::remember;
 pub(crate) use served::ServedCompiler;
 
-use crate::split::Symbol;
 use kept::{Kept, KeptBody};
-
-/// Whether the front end's arguments ask for optimised code.
-fn optimises(arguments: &[String]) -> bool {
-    arguments.iter().rfind(|argument| argument.starts_with("-O")).is_some_and(|level| level != "-O0")
-}
 
 /// What is behind the local names of an image's unit of that number.
 fn suffix(unit: u32) -> String {
@@ -45,9 +40,4 @@ fn suffix(unit: u32) -> String {
 /// What is behind the names of its bodies. It does not end like a suffix of local names, and so is no name of any of them.
 fn body_suffix(unit: u32) -> String {
     format!(".u{unit}.body")
-}
-
-/// A symbol's name in an ELF file: a byte in front tells LLVM to take it as it is.
-fn elf_name(symbol: &Symbol) -> &str {
-    symbol.name.strip_prefix('\u{1}').unwrap_or(&symbol.name)
 }

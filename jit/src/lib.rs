@@ -11,12 +11,14 @@ pub mod fuzzing;
 mod in_process;
 pub mod lazy;
 mod link;
+mod made;
 mod module;
 mod parallel;
 pub mod plugin;
 pub mod session;
 mod shim;
 pub mod split;
+mod traced;
 
 // Linked for the plugin: see shim/plugin/allocator.cpp.
 use libmimalloc_sys as _;

@@ -58,9 +58,15 @@ pub(crate) fn in_parallel<T: Send, E: Send>(
 ///
 /// Later, because a program that was waiting for what was compiled runs now, and may be done before.
 pub(crate) fn drop_later<T: Send + 'static>(garbage: T) {
-    static THREAD: Mutex<Option<SyncSender<Box<dyn Send>>>> = Mutex::new(None);
-    let mut garbage: Box<dyn Send> = Box::new(garbage);
-    let mut thread = THREAD.lock();
+    static THREAD: Dropper = Mutex::new(None);
+    drop_by(&THREAD, Box::new(garbage));
+}
+
+/// How garbage gets to the thread that drops it, while there is one.
+type Dropper = Mutex<Option<SyncSender<Box<dyn Send>>>>;
+
+fn drop_by(dropper: &'static Dropper, mut garbage: Box<dyn Send>) {
+    let mut thread = dropper.lock();
     if let Some(there) = &*thread {
         match there.try_send(garbage) {
             Ok(()) => return,
@@ -74,7 +80,7 @@ pub(crate) fn drop_later<T: Send + 'static>(garbage: T) {
         let mut lying = garbage;
         loop {
             let next = more.recv_timeout(LATER).or_else(|_| {
-                let mut thread = THREAD.lock();
+                let mut thread = dropper.lock();
                 more.try_recv().inspect_err(|_| *thread = None)
             });
             // No process is forked while the allocator's locks are taken.
@@ -93,6 +99,7 @@ pub(crate) fn drop_later<T: Send + 'static>(garbage: T) {
 mod tests {
     use super::*;
     use std::sync::mpsc::{Sender, channel};
+    use std::thread::{ThreadId, current};
 
     #[test]
     fn results_are_in_order_and_the_first_error_is_told() {
@@ -110,11 +117,31 @@ mod tests {
                 self.0.send(self.1).unwrap();
             }
         }
+        static DROPPER: Dropper = Mutex::new(None);
         let (tell, told) = channel();
-        (0..100).for_each(|number| drop_later(Tells(tell.clone(), number)));
+        (0..100).for_each(|number| drop_by(&DROPPER, Box::new(Tells(tell.clone(), number))));
         drop(tell);
         let mut all: Vec<u32> = told.into_iter().collect();
         all.sort_unstable();
         assert_eq!(all, Vec::from_iter(0..100));
+    }
+
+    #[test]
+    fn nobody_waits_for_the_larger_of_two_that_are_dropped_later() {
+        struct Tells(Sender<ThreadId>);
+        impl Drop for Tells {
+            fn drop(&mut self) {
+                self.0.send(current().id()).unwrap();
+            }
+        }
+        static DROPPER: Dropper = Mutex::new(None);
+        let (tell, told) = channel();
+        for _ in 0..2 {
+            drop_by(&DROPPER, Box::new(Tells(tell.clone())));
+        }
+        drop(tell);
+        let by: Vec<ThreadId> = told.into_iter().collect();
+        assert_eq!(by.len(), 2);
+        assert!(!by.contains(&current().id()));
     }
 }

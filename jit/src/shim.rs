@@ -2,6 +2,7 @@
 
 pub(crate) mod session;
 
+use hotbed_loader::boundary::LevelSigns;
 use std::ffi::c_void;
 use std::marker::{PhantomData, PhantomPinned};
 use std::ptr::NonNull;
@@ -184,6 +185,7 @@ unsafe extern "C" {
     fn hb_rest_free(rest: *mut RawRest);
     fn hb_object_bytes<'a>(object: *const RawObject) -> Slice<'a>;
     fn hb_object_differs_each_time(object: *const RawObject) -> bool;
+    fn hb_object_level_signs(object: *const RawObject) -> u8;
     fn hb_object_frontend_ms(object: *const RawObject) -> f64;
     fn hb_object_codegen_ms(object: *const RawObject) -> f64;
 
@@ -192,6 +194,14 @@ unsafe extern "C" {
     fn hb_bitcode_free(bitcode: *mut RawBitcode);
     fn hb_bitcode_reads_files(bitcode: *const RawBitcode) -> bool;
     fn hb_bitcode_bytes<'a>(bitcode: *const RawBitcode) -> Slice<'a>;
+
+    fn hb_processor_features(
+        cpu: Slice<'_>,
+        changes: *const Slice<'_>,
+        count: usize,
+        visit: extern "C" fn(*mut c_void, Slice<'_>),
+        data: *mut c_void,
+    ) -> bool;
 
     fn hb_link_run(arguments: *const Slice<'_>, count: usize) -> *mut RawLink;
     fn hb_link_free(link: *mut RawLink);
@@ -393,6 +403,12 @@ impl Object {
         unsafe { hb_object_differs_each_time(self.raw()) }
     }
 
+    /// What the source looked at that is not the same at other levels of optimisation.
+    pub(crate) fn level_signs(&self) -> LevelSigns {
+        // SAFETY: alive.
+        LevelSigns::from_bits(unsafe { hb_object_level_signs(self.raw()) })
+    }
+
     /// What the front end's run left behind, to be freed; none if it is taken, or if there was no run.
     pub(crate) fn take_rest(&mut self) -> Option<Rest> {
         // SAFETY: alive and not shared, and the result is owned.
@@ -430,6 +446,21 @@ impl Bitcode {
         // SAFETY: alive and borrowed as long as the result.
         unsafe { hb_bitcode_bytes(self.raw()) }.bytes()
     }
+}
+
+/// The names of the features that the front end takes for granted in code for `cpu` with `changes`; none for a processor that nobody
+/// knows.
+pub(crate) fn processor_features(cpu: &str, changes: &[&str]) -> Vec<String> {
+    extern "C" fn visit(data: *mut c_void, name: Slice<'_>) {
+        // SAFETY: `data` is the vector below, borrowed by nobody else during the call.
+        unsafe { &mut *data.cast::<Vec<String>>() }.push(name.text());
+    }
+    let changes: Vec<Slice<'_>> = changes.iter().map(|&change| change.into()).collect();
+    let mut names = Vec::new();
+    let data = (&raw mut names).cast();
+    // SAFETY: the borrows outlive the call, and `visit` is called during it only, with the pointer given here.
+    unsafe { hb_processor_features(cpu.into(), changes.as_ptr(), changes.len(), visit, data) };
+    names
 }
 
 /// Links with lld; whether an image was written, and what lld said. One at a time: the caller holds a lock.

@@ -27,5 +27,6 @@ mod unit;
 
 pub use facts::{Body, Facts, Kind, Linkage, Number, Start, Symbol, Visibility};
 pub use plan::{Plan, PlanOptions, cluster, plan};
+pub(crate) use source::optimises;
 pub use source::{Source, sources};
 pub use unit::{Piece, Settings, Unit, prepare};

@@ -4,12 +4,15 @@
 //! exported by the plugin ([`BackEndTable`]), and messages to a worker. All three carry the same encoded [`Request`]
 //! and [`Reply`], and the finished image as a descriptor of an in-memory file.
 
+mod flags;
 mod fresh;
 mod functions;
 mod reply;
 mod request;
+mod signs;
 mod table;
 
+pub use flags::takes_value;
 pub use fresh::{ENTRY_HEAD, FreshArea, GRANULE};
 pub use functions::{
     Bodies, Body, CompiledFunctions, FreshDefinition, FunctionCompiler, Others, RawOthers, decode_outcome,
@@ -19,7 +22,8 @@ pub use reply::{
     Counts, Dependency, Diagnostic, Failure, FailureKind, Phases, Reply, Severity, decode as decode_answer,
     encode as encode_answer,
 };
-pub use request::{Argument, Content, Input, Lang, Request};
+pub use request::{Argument, Content, Input, Lang, Request, Trace};
+pub use signs::LevelSigns;
 pub use table::{BackEndTable, RawBytes, RawReply, TABLE_SYMBOL, TableFunction};
 
 use std::ffi::CStr;

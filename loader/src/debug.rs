@@ -149,7 +149,7 @@ impl Told {
                 (Some(Some(bytes)), _) => CodeFile::Bytes(Arc::clone(bytes)),
                 (None, Some(path)) => CodeFile::Path {
                     path: path.to_owned(),
-                    checksum: image.checksum(),
+                    checksum: image.mapped().checksum(),
                     mapped: image.has_mappings(),
                 },
                 (Some(None), _) | (None, None) => CodeFile::Nowhere,

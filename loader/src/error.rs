@@ -54,6 +54,29 @@ pub enum LoadError {
         /// Where they were looked for, in this order.
         asked: Vec<Layer>,
     },
+    /// An image that this one was linked against is not there.
+    #[error(
+        "cannot load {unit}: it needs the image {name}, which is not loaded, nor found beside it or where libraries are"
+    )]
+    NoDependency {
+        /// Name of the unit.
+        unit: String,
+        /// The `SONAME` of the image that it needs.
+        name: String,
+    },
+    /// An image that this one was linked against has another interface than it had then.
+    #[error(
+        "cannot load {unit}: {found} has another interface than when {unit} was linked against it{}; link {unit} anew",
+        seen_changes(changes)
+    )]
+    Interface {
+        /// Name of the unit.
+        unit: String,
+        /// Name of the unit whose interface has changed.
+        found: String,
+        /// What has changed of what the unit is known to refer to, a symbol each.
+        changes: Vec<String>,
+    },
     /// A library that is opened for the image calls it before it is bound, and so before its functions can be compiled.
     #[error("cannot load {unit}: a library that it needs calls it before its functions can be compiled")]
     CalledEarly {
@@ -72,6 +95,13 @@ pub enum LoadError {
         /// The symbol.
         name: String,
     },
+}
+
+fn seen_changes(changes: &[String]) -> String {
+    match changes.join(", ") {
+        none if none.is_empty() => ", though not in what it is known to use".to_owned(),
+        changes => format!(": {changes}"),
+    }
 }
 
 /// A symbol that nobody has.
@@ -117,7 +147,23 @@ pub fn demangle(name: &str) -> Option<String> {
     let options = cpp_demangle::ParseOptions::default().recursion_limit(128);
     let symbol = cpp_demangle::Symbol::new_with_options(name, &options).ok()?;
     let options = cpp_demangle::DemangleOptions::default().recursion_limit(128);
-    symbol.demangle_with_options(&options).ok()
+    let mut text = Short(String::new());
+    symbol.structured_demangle(&mut text, &options).ok()?;
+    Some(text.0)
+}
+
+/// A text that refuses to grow beyond all measure: a short name may refer to its own parts over and over.
+struct Short(String);
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        const MOST: usize = 64 << 10;
+        if self.0.len() + more.len() > MOST {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(more);
+        Ok(())
+    }
 }
 
 /// One line a symbol.
@@ -152,6 +198,18 @@ impl fmt::Display for Lines<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_would_fill_memory_stays_mangled() {
+        // Each type is a function of the one before, which it mentions so many times.
+        let nested = |mentions: usize| {
+            let types = (0..3).map(|at| format!("PF{}E", format!("S{}_", 2 * at).repeat(mentions)));
+            format!("_Z1fP1a{}", types.collect::<String>())
+        };
+        let short = demangle(&nested(2));
+        assert!(short.as_ref().is_some_and(|text| text.starts_with("f(a*, a* (*)(a*), ")), "{short:?}");
+        assert_eq!(demangle(&nested(100)), None);
+    }
 
     #[test]
     fn unresolved_symbols_are_told_in_a_line_each() {

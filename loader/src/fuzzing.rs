@@ -13,7 +13,10 @@ mod hostile;
 pub mod mutation;
 
 use crate::boundary::{Request, decode_answer, encode_answer};
-use crate::image::note::{self, Metadata};
+use crate::image::note::{self, Layout};
+use crate::image::{
+    ImageDependency, ImageDescription, ImageError, Interface, Metadata, unit_names, variants,
+};
 use crate::{ImageSource, Loader, LoaderOptions};
 use std::sync::LazyLock;
 
@@ -57,18 +60,37 @@ pub fn image(bytes: &[u8], others: &[&[u8]]) -> Outcome {
     inspected.into()
 }
 
-/// Looks for the note of an image, its checksum and the metadata.
+/// Looks for the note of an image, its checksum, its variants and the metadata, and describes it.
 pub fn note(bytes: &[u8]) -> Outcome {
     let mut sealed = bytes.to_vec();
     if let Ok(checksum) = note::seal(&mut sealed) {
         assert_eq!(note::verify(&sealed), Ok(checksum));
-        assert_eq!(note::recorded_checksum(&sealed), Ok(checksum));
+        assert_eq!(note::recorded_checksum(&*sealed), Ok(checksum));
     }
-    let _ = (note::verify(bytes), note::unit_names(bytes));
-    note::metadata(bytes).into()
+    if let Ok(all) = variants(bytes) {
+        let inside: usize = all.iter().map(|variant| variant.bytes.len()).sum();
+        assert!(!all.is_empty() && inside <= bytes.len());
+        all.iter().for_each(|variant| describe(variant.bytes.to_vec()));
+    }
+    let _ = (note::verify(bytes), unit_names(bytes), ImageDescription::of(bytes));
+    Metadata::of_file(bytes).into()
 }
 
-/// Decodes metadata, requests and answers.
+/// Describes an image of somebody who means harm, and so has it say of itself what is checked first.
+fn describe(mut image: Vec<u8>) {
+    let Ok(interface) = Interface::of_file(&image) else { return };
+    // A variant that ends like a file with variants.
+    if variants(&image).is_ok_and(|all| all.len() > 1) {
+        return;
+    }
+    let described = note::layout(&image)
+        .and_then(|layout| note::set_layout(&mut image, &Layout { interface: interface.hash(), ..layout }))
+        .and_then(|()| note::seal(&mut image))
+        .and_then(|_| ImageDescription::of(&image));
+    assert!(described.is_ok() || described.is_err_and(|error| error != ImageError::Checksum));
+}
+
+/// Decodes metadata, requests, answers, and what images remember of others.
 pub fn codec(bytes: &[u8]) -> Outcome {
     let mut outcome = Outcome::Refused;
     if let Ok(metadata) = Metadata::decode(bytes) {
@@ -78,6 +100,10 @@ pub fn codec(bytes: &[u8]) -> Outcome {
     if let Ok(request) = Request::decode(bytes) {
         assert_eq!(Request::decode(&request.encode()), Ok(request));
         outcome = Outcome::Accepted;
+    }
+    if let Ok(dependencies) = ImageDependency::decode_all(bytes) {
+        let again = ImageDependency::encode_all(&dependencies);
+        assert_eq!(ImageDependency::decode_all(&again), Ok(dependencies));
     }
     if let Ok(answer) = decode_answer(bytes) {
         let again = encode_answer(&answer);

@@ -7,20 +7,24 @@
 
 mod arena;
 pub(crate) mod bind;
+pub(crate) mod check;
 mod contents;
 mod cycle;
 mod decisions;
 mod definition;
+mod description;
 pub(crate) mod dynamic;
 pub(crate) mod elf;
 mod error;
+pub(crate) mod file;
 mod fresh;
 pub(crate) mod headers;
-#[cfg(any(test, feature = "fuzzing"))]
-mod inspect;
+mod identity;
+mod interface;
 pub(crate) mod lazy;
 mod lifecycle;
 pub(crate) mod map;
+mod metadata;
 pub mod note;
 pub(crate) mod place;
 mod ready;
@@ -35,16 +39,29 @@ pub(crate) mod tls;
 mod trap;
 mod unload;
 mod unwind;
+mod variants;
 pub(crate) mod versions;
 
 pub(crate) use contents::needed;
 pub(crate) use cycle::Cycle;
 pub use definition::{Definition, Export, Import, SymbolKind};
 pub(crate) use definition::{address_of, call_resolver, own_value};
-pub use error::ImageError;
+pub use description::{
+    ExportDescription, FunctionDescription, ImageDescription, ImportDescription, SectionDescription,
+    VariantDescription,
+};
+pub use error::{ImageError, ProcessorLacks};
 pub use fresh::FreshCode;
+pub use identity::{IDENTITIES_SECTION, Identities, Identity};
+#[cfg(test)]
+pub(crate) use interface::sample as sample_interface;
+pub use interface::{
+    ImageDependency, ImageInterface, Interface, InterfaceKind, InterfaceSymbol, InterfaceVersion, soname,
+};
 pub use map::ImageSource;
+pub use metadata::{Metadata, unit_names};
 pub use unload::{Obstacles, wait_for_change};
+pub use variants::{Variant, choose, intact_variants, join, variants};
 
 use crate::debug::{LoadedCode, Told};
 use crate::facade::{Facade, OfferedTo};
@@ -320,14 +337,6 @@ impl Image {
 
     pub(crate) fn told(&self) -> &Told {
         &self.body.told
-    }
-
-    /// The checksum in its note, unchecked.
-    pub(crate) fn checksum(&self) -> Option<[u8; 32]> {
-        let Mapped { place, handle, .. } = &*self.body.mapped;
-        let at = handle.wrapping_sub(place.base) + note::CHECKSUM_OFFSET;
-        // SAFETY: mapped as its segments say, and it stays so as long as `self`.
-        unsafe { place.table::<u8>(at as u64, 32) }?.first_chunk().copied()
     }
 
     /// How long loading it took; zeros as long as its constructors run.

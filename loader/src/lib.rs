@@ -2,6 +2,7 @@
 
 pub mod boundary;
 pub mod codec;
+pub mod cpu;
 pub mod debug;
 mod error;
 mod facade;
@@ -28,6 +29,7 @@ pub use image::{
 };
 pub use layers::{Layer, Resolution};
 pub use loader::{Answer, Asked, Explanation, Reason, Verdict, near_misses};
+pub use loader::{Duplicate, Duplicates, Sameness};
 pub use loader::{Library, LibraryRequest, Loader, LoaderOptions, Namespace, NamespaceOptions, Provider};
 pub use slots::{FunctionFailure, FunctionRequest, LazyFunction, Materializer, Slots};
 pub use sys::arguments::ProgramArguments;

@@ -1,8 +1,9 @@
 //! The loader: what is defined, opened and loaded for one host.
 
 mod circles;
-#[cfg(any(test, feature = "fuzzing"))]
+mod dependencies;
 mod dry_run;
+mod duplicates;
 mod explain;
 mod library;
 mod load;
@@ -12,6 +13,7 @@ mod needed;
 mod tests;
 mod units;
 
+pub use duplicates::{Duplicate, Duplicates, Sameness};
 pub use explain::{Answer, Asked, Explanation, Reason, Verdict, near_misses};
 pub(crate) use library::search_of;
 pub use library::{Library, LibraryRequest};
@@ -20,6 +22,7 @@ pub use namespace::{Namespace, NamespaceOptions};
 pub use units::Provider;
 pub(crate) use units::seen_by;
 
+use crate::cpu::CpuFeatures;
 use crate::debug::{self, DebugOptions, Frame, Tools};
 use crate::error::LoadError;
 use crate::image::symbols::{Name, PartialHash};
@@ -58,6 +61,8 @@ pub struct LoaderOptions {
     /// Do not refuse them: calling such a function ends the process with a message, as wherever such an image is
     /// mapped by somebody else.
     pub uncompiled_functions: bool,
+    /// What there is of the processor for code to use; what this one has, if nothing is said. An image that needs more is refused.
+    pub cpu: Option<CpuFeatures>,
     /// Loads what units look up while they run and nobody has.
     pub provider: Option<Arc<dyn Provider>>,
 }
@@ -73,6 +78,7 @@ impl Default for LoaderOptions {
             materializer: None,
             first_calls: None,
             uncompiled_functions: false,
+            cpu: None,
             provider: None,
         }
     }

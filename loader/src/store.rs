@@ -1,15 +1,21 @@
 //! The store: images kept on disk, found again by what they were made from.
 //!
 //! A request has a [`Key`]: flags, kinds and names of inputs, environment, the build of Hotbed; not the contents of
-//! files. Under the key lies a manifest with the newest few results; each names an image and every file, place and
-//! folder it depends on, with hashes of their contents. An entry serves when all of them are still the same.
+//! files, nor the level of optimisation. Under the key lies a manifest with the newest few results; each names an image, its
+//! level, and every file, place and folder it depends on, with hashes of their contents. An entry serves when its level does
+//! (see `level`) and all of them are still the same.
 //!
 //! ```text
 //! <store>/manifests/<key>          see `manifest`
 //! <store>/images/<checksum>.hbi    an image; its name is the checksum in its note
 //! <store>/named/<hash>             which image is the copy of a file that the user named, see `named`
+//! <store>/used/<checksum>          when the image was used, see `uses`
+//! <store>/building/<hash>          locked by who makes what is missing, see `building`
+//! <store>/changing/<name>          locked by who changes a manifest or a list of siblings, see `changing`
+//! <store>/siblings/<hash>          what else was made of the same inputs, see `siblings` and `variants`
 //! <store>/keeping/<checksum>       locked by who makes an image with what was compiled of that one
-//! <store>/tmp-...                  being written
+//! <store>/lock                     locked by who adds and who removes, see `collect`
+//! <store>/tmp-...                  being written, and locked by who writes it
 //! ```
 //!
 //! The directory belongs to this user and nobody else may write to it. Files are written under a temporary name,
@@ -17,23 +23,44 @@
 //! that was verified stays what it was. Whatever is wrong with an entry is a [`Miss`] with a name, never an error.
 //!
 //! A warm start is a handful of system calls: one to check the directory, four for the manifest, one status call for
-//! each dependency, two for the image.
+//! each dependency, two for the image, one to know that its use has been noted.
 
+mod building;
+mod changing;
+mod collect;
+mod contents;
+mod flags;
 mod key;
+mod layer;
+mod level;
 mod manifest;
 mod named;
 mod reasons;
 mod record;
+mod settings;
+mod siblings;
+mod uses;
+mod variants;
+mod why;
 
+pub use building::{Building, Turn};
+pub use collect::Collected;
+pub use contents::StoreStat;
 pub use key::Key;
+pub use layer::Layer;
 pub use named::NamedImage;
-pub use reasons::{Miss, StoreError};
+pub use reasons::{Difference, Miss, StoreError};
 pub use record::Record;
+pub use siblings::Fate;
+pub use why::{Considered, Why};
 
-use crate::boundary::Dependency;
-use crate::image::note;
+use crate::boundary::{Dependency, LevelSigns, Request};
+use crate::cpu::CpuFeatures;
+use crate::image::{choose, note};
 use crate::sys::files::{self, FileIdentity, FileKind, FileStatus, Stamp};
-use crate::sys::locks;
+use crate::sys::locks::{self, Manner};
+use layer::Verified;
+use level::Level;
 use manifest::{Entry, Manifest};
 use record::Checker;
 use std::fs::File;
@@ -46,6 +73,10 @@ use std::time::Duration;
 const MANIFESTS: &str = "manifests";
 const IMAGES: &str = "images";
 const KEEPING: &str = "keeping";
+const TEMPORARY: &str = "tmp-";
+
+/// How large a store gets, in bytes, if nothing else is said: as much as ccache takes, too.
+pub const BUDGET: u64 = 5 << 30;
 
 /// Makes temporary names of one process differ.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -54,6 +85,10 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    /// How large it gets, in bytes.
+    budget: u64,
+    /// What was verified in this process, of a store that is looked into only.
+    verified: Option<Verified>,
 }
 
 /// An image that the store has.
@@ -67,6 +102,25 @@ pub struct Hit {
     pub checksum: [u8; 32],
     /// What it was made from.
     pub record: Record,
+    /// Its level of optimisation, if that is not the one that was asked for.
+    other_level: Option<Level>,
+}
+
+/// An image that was put where images are.
+struct TakenIn {
+    /// The checksum in its note.
+    checksum: [u8; 32],
+    /// Its file, if that has been left alone for long enough.
+    memo: Option<FileIdentity>,
+    /// What its code needs of the processor.
+    requires: CpuFeatures,
+}
+
+impl Hit {
+    /// The request that it was made of, if that is not `request`, for which it was found: one of another level.
+    pub fn other_request(&self, request: &Request) -> Option<Request> {
+        self.other_level.map(|level| flags::with_level(request, level))
+    }
 }
 
 impl Store {
@@ -75,29 +129,36 @@ impl Store {
     /// # Errors
     /// When it cannot be made, is no directory, belongs to another user or may be written to by others.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let unusable = |reason: &str| StoreError::Unusable { path: root.into(), reason: reason.into() };
-        let status = match FileStatus::of_link(root) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => files::create_private_folders(root)
-                .and_then(|()| FileStatus::of_link(root))
-                .map_err(|e| StoreError::System { operation: "make", path: root.into(), source: e })?,
-            other => other.map_err(|e| StoreError::System {
-                operation: "look at",
-                path: root.into(),
-                source: e,
-            })?,
-        };
-        match status.kind {
-            FileKind::Folder => {}
-            FileKind::Link => return Err(unusable("it is a symbolic link")),
-            _ => return Err(unusable("it is not a directory")),
+        let root = absolute(root)?;
+        let ours = |owner| owner == files::effective_user();
+        match trusted_folder(&root, ours) {
+            Err(StoreError::System { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                files::create_private_folders(&root).map_err(|source| StoreError::System {
+                    operation: "make",
+                    path: root.clone(),
+                    source,
+                })?;
+                trusted_folder(&root, ours)?;
+            }
+            other => other?,
         }
-        if status.owner != files::effective_user() {
-            return Err(unusable("it belongs to another user"));
+        Ok(Self { root, budget: BUDGET, verified: None })
+    }
+
+    /// The store in `root`, if there is something: nothing is made.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    pub fn open_existing(root: &Path) -> Result<Option<Self>, StoreError> {
+        match FileStatus::of_link(root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            _ => Self::open(root).map(Some),
         }
-        if status.mode & 0o022 != 0 {
-            return Err(unusable("other users may write to it"));
-        }
-        Ok(Self { root: root.into() })
+    }
+
+    /// The same store, which shall not get much larger than `bytes` ([`BUDGET`], if nothing is said).
+    pub fn with_budget(self, bytes: u64) -> Self {
+        Self { budget: bytes, ..self }
     }
 
     /// The directory.
@@ -105,50 +166,63 @@ impl Store {
         &self.root
     }
 
+    /// How large it gets, in bytes.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
     /// The image for `key`, when everything it depends on is what it was. Relative dependencies are looked for in
     /// `directory`.
     ///
     /// # Errors
-    /// The reason why no entry serves: that of the newest entry, when there are several.
+    /// The reason why no entry serves: that of the newest entry whose level would do, when there are several.
     pub fn find(&self, key: &Key, directory: &Path) -> Result<Hit, Miss> {
         let path = self.manifest_path(key);
-        let bytes = match files::open_no_follow(&path) {
-            Ok((file, status)) => files::contents_of(&file, status.identity.size),
-            Err(e) => Err(e),
-        };
-        let bytes = match bytes {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Miss::NoEntry),
-            Err(e) => return Err(Miss::ManifestUnreadable(e.kind())),
-        };
-        let mut manifest = Manifest::decode(&bytes).map_err(|e| Miss::ManifestDamaged(e.0))?;
+        let mut manifest = self.manifest(&path)?;
         let mut checker = Checker::new(directory);
-        let mut first = None;
+        let mut reason: Option<Miss> = None;
         for at in 0..manifest.entries.len() {
-            let Entry { checksum, memo, record } = &mut manifest.entries[at];
-            let found = checker.check(record).and_then(|changed| {
-                let (file, image_changed) = self.open_image(checksum, memo)?;
-                Ok((file, changed || image_changed))
-            });
-            match found {
+            match self.open_entry(key, &mut manifest.entries[at], &mut checker) {
                 Ok((file, memos_changed)) => {
                     if memos_changed {
-                        // Best effort: without it the next start hashes again.
-                        let _ = self.write(&path, &manifest.encode(), false);
+                        self.remember(&path, &manifest.entries[..=at]);
                     }
-                    let Entry { checksum, record, .. } = manifest.entries.swap_remove(at);
-                    return Ok(Hit { path: self.image_path(&checksum), file, checksum, record });
+                    let Entry { checksum, level, record, .. } = manifest.entries.swap_remove(at);
+                    let other_level = level.filter(|_| level != key.level);
+                    return Ok(Hit { path: self.image_path(&checksum), file, checksum, record, other_level });
                 }
-                Err(miss) => {
-                    first.get_or_insert(miss);
+                Err(miss) if reason.as_ref().is_none_or(|r| r.is_of_settings() && !miss.is_of_settings()) => {
+                    reason = Some(miss);
                 }
+                Err(_) => {}
             }
         }
-        Err(first.unwrap_or(Miss::NoEntry))
+        Err(reason.unwrap_or(Miss::NoEntry))
+    }
+
+    /// The image of an entry, if that serves, by what is cheap to find out first. Says beside it whether a memo has changed.
+    fn open_entry(
+        &self,
+        key: &Key,
+        entry: &mut Entry,
+        checker: &mut Checker<'_>,
+    ) -> Result<(OwnedFd, bool), Miss> {
+        let Entry { checksum, memo, level, seen, requires, record } = entry;
+        // Where levels have no rank, they have none for all entries of the manifest.
+        if let (Some(level), Some(asked)) = (*level, key.level) {
+            level.serves(asked, *seen, || record.reads_configuration())?;
+        }
+        // What every processor has is not looked for.
+        if !requires.is_empty() {
+            choose(&[*requires], CpuFeatures::host())?;
+        }
+        let changed = checker.check(record)?;
+        let (file, image_changed) = self.open_image(checksum, memo)?;
+        Ok((file, changed || image_changed))
     }
 
     /// Takes an image in: the result for `key` in `directory`, made from `dependencies` by a compilation that began at
-    /// `started`.
+    /// `started`, of sources that looked at the signs `seen` of a level.
     ///
     /// # Errors
     /// [`StoreError::Unstable`] when a dependency may have changed since `started`; otherwise what is wrong with the
@@ -158,22 +232,28 @@ impl Store {
         key: &Key,
         directory: &Path,
         dependencies: &[Dependency],
+        seen: LevelSigns,
         started: Stamp,
         image: BorrowedFd<'_>,
     ) -> Result<Hit, StoreError> {
         let record = Record::take(directory, dependencies, started)?;
         let system =
             |operation, path: &Path, source| StoreError::System { operation, path: path.into(), source };
-        let (checksum, memo) = self.take_in(image)?;
+        let adding = self.adding();
+        let TakenIn { checksum, memo, requires } = self.take_in(image)?;
         let path = self.image_path(&checksum);
-        let (file, _) = files::open_no_follow(&path).map_err(|e| system("read", &path, e))?;
+        let (file, status) = files::open_no_follow(&path).map_err(|e| system("read", &path, e))?;
 
         let manifest_path = self.manifest_path(key);
-        let mut manifest = self.manifest(&manifest_path).unwrap_or_default();
-        manifest.add(Entry { checksum, memo, record: record.clone() });
-        self.write(&manifest_path, &manifest.encode(), true)
-            .map_err(|e| system("write to", &manifest_path, e))?;
-        Ok(Hit { path, file: file.into(), checksum, record })
+        let entry = Entry { checksum, memo, level: key.level, seen, requires, record: record.clone() };
+        let add = |manifest: &mut Manifest| {
+            manifest.add(entry);
+            true
+        };
+        self.change_manifest(&manifest_path, add).map_err(|e| system("write to", &manifest_path, e))?;
+        drop(adding);
+        self.tend_after(&checksum, status.identity.size);
+        Ok(Hit { path, file: file.into(), checksum, record, other_level: None })
     }
 
     /// Locks the right to replace the image with this checksum; nothing if somebody else has it. It goes with the last
@@ -183,13 +263,7 @@ impl Store {
     /// What is wrong with the directory.
     pub fn begin_to_replace(&self, checksum: &[u8; 32]) -> io::Result<Option<File>> {
         let path = self.keeping_path(checksum);
-        match locks::lock(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                path.parent().map_or(Ok(()), files::create_private_folders)?;
-                locks::lock(&path)
-            }
-            other => other,
-        }
+        in_folder_of(&path, || locks::lock(&path))
     }
 
     /// Waits for who replaces the image with this checksum, but not longer than `limit`. False if nobody does, or not by then.
@@ -226,17 +300,24 @@ impl Store {
         let system =
             |operation, path: &Path, source| StoreError::System { operation, path: path.into(), source };
         let path = self.manifest_path(key);
-        let Some(mut manifest) = self.manifest(&path) else { return Ok(false) };
-        let Some(entry) = manifest.entries.iter_mut().find(|entry| entry.checksum == *old) else {
+        let _adding = self.adding();
+        let is_used = |manifest: &Manifest| manifest.entries.iter().any(|entry| entry.checksum == *old);
+        if !self.manifest(&path).is_ok_and(|manifest| is_used(&manifest)) {
             return Ok(false);
+        }
+        let TakenIn { checksum, memo, requires } = self.take_in(image)?;
+        let put = |manifest: &mut Manifest| {
+            let entry = manifest.entries.iter_mut().find(|entry| entry.checksum == *old);
+            let renewed = |entry: &mut Entry| {
+                (entry.checksum, entry.memo, entry.requires) = (checksum, memo, requires);
+            };
+            entry.map(renewed).is_some()
         };
-        (entry.checksum, entry.memo) = self.take_in(image)?;
-        self.write(&path, &manifest.encode(), true).map_err(|e| system("write to", &path, e))?;
-        Ok(true)
+        self.change_manifest(&path, put).map_err(|e| system("write to", &path, e))
     }
 
-    /// Puts an image where images are, and gives its checksum and its memo.
-    fn take_in(&self, image: BorrowedFd<'_>) -> Result<([u8; 32], Option<FileIdentity>), StoreError> {
+    /// Puts an image where images are.
+    fn take_in(&self, image: BorrowedFd<'_>) -> Result<TakenIn, StoreError> {
         let system =
             |operation, path: &Path, source| StoreError::System { operation, path: path.into(), source };
         let bytes = files::contents(image).map_err(|e| system("read the image for", &self.root, e))?;
@@ -246,13 +327,19 @@ impl Store {
             self.write(&path, &bytes, true).map_err(|e| system("write to", &path, e))?;
         }
         let (_, status) = files::open_no_follow(&path).map_err(|e| system("read", &path, e))?;
-        Ok((checksum, status.identity.is_settled(Stamp::now()).then_some(status.identity)))
+        let memo = status.identity.is_settled(Stamp::now()).then_some(status.identity);
+        Ok(TakenIn { checksum, memo, requires: note::layout(&bytes)?.requires })
     }
 
-    /// The manifest at `path`, if there is one that can be read.
-    fn manifest(&self, path: &Path) -> Option<Manifest> {
-        let (file, status) = files::open_no_follow(path).ok()?;
-        Manifest::decode(&files::contents_of(&file, status.identity.size).ok()?).ok()
+    /// The manifest at `path`.
+    fn manifest(&self, path: &Path) -> Result<Manifest, Miss> {
+        let bytes = files::open_no_follow(path)
+            .and_then(|(file, status)| files::contents_of(&file, status.identity.size))
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound => Miss::NoEntry,
+                kind => Miss::ManifestUnreadable(kind),
+            })?;
+        Manifest::decode(&bytes)
     }
 
     /// Opens the image with this checksum and makes sure of its contents, unless its file is still the one in `memo`. Says
@@ -267,19 +354,21 @@ impl Store {
             io::ErrorKind::NotFound => Miss::ImageMissing,
             _ => Miss::ImageDamaged(e.to_string()),
         })?;
-        if *memo == Some(status.identity) {
+        let known = |verified: &Verified| verified.has(expected, &status.identity);
+        if *memo == Some(status.identity) || self.verified.as_ref().is_some_and(known) {
             return Ok((file.into(), false));
         }
         let now = Stamp::now();
         let bytes =
             files::contents_of(&file, status.identity.size).map_err(|e| Miss::ImageDamaged(e.to_string()))?;
-        let checksum = note::verify(&bytes).map_err(|e| Miss::ImageDamaged(e.to_string()))?;
+        let checksum = note::verify(&bytes)?;
         if checksum != *expected {
             return Err(Miss::ImageDamaged("it is another image".into()));
         }
         let settled = status.identity.is_settled(now);
         if settled {
             *memo = Some(status.identity);
+            self.verified.iter().for_each(|verified| verified.add(expected, status.identity));
         }
         Ok((file.into(), settled))
     }
@@ -290,35 +379,43 @@ impl Store {
             .is_ok_and(|bytes| note::verify(&bytes).as_ref() == Ok(checksum))
     }
 
+    /// Whether it is the user's own, and not looked into only.
+    fn is_written_to(&self) -> bool {
+        self.verified.is_none()
+    }
+
     /// Writes a file as a whole: under a temporary name, then renamed.
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+        if !self.is_written_to() {
+            return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
+        }
         let (temporary, mut file) = self.temporary()?;
         let written = file
             .write_all(bytes)
             .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
-            .and_then(|()| match std::fs::rename(&temporary, path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    path.parent().map_or(Ok(()), files::create_private_folders)?;
-                    std::fs::rename(&temporary, path)
-                }
-                other => other,
-            });
+            .and_then(|()| in_folder_of(path, || std::fs::rename(&temporary, path)));
         if written.is_err() {
             let _ = std::fs::remove_file(&temporary);
         }
         written
     }
 
+    /// A new file, locked so that nobody takes it for one that was left behind.
     fn temporary(&self) -> io::Result<(PathBuf, File)> {
         let process = std::process::id();
         loop {
             let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let path = self.root.join(format!("tmp-{process}-{count}"));
+            let path = self.root.join(format!("{TEMPORARY}{process}-{count}"));
             match files::create_private(&path) {
                 // Left behind by a process that had the same number.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(e),
-                Ok(file) => return Ok((path, file)),
+                Ok(file) => match locks::try_lock(&file, Manner::Alone) {
+                    // Taken for such a one before it was locked.
+                    Ok(locked) if !locked || !files::has_name(file.as_fd()) => continue,
+                    // Where nothing can be locked, nothing is collected either.
+                    Ok(_) | Err(_) => return Ok((path, file)),
+                },
             }
         }
     }
@@ -336,7 +433,44 @@ impl Store {
     }
 }
 
-/// Reads manifests and memos, whose checksum is made to match: contents of such files without it.
+/// `path`, whatever the working directory is when it is used.
+fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
+    std::path::absolute(path).map_err(|source| StoreError::System {
+        operation: "find",
+        path: path.into(),
+        source,
+    })
+}
+
+/// Makes sure that `path` is a folder that belongs to somebody who is `trusted`, and that nobody else may write to it.
+fn trusted_folder(path: &Path, trusted: impl Fn(u32) -> bool) -> Result<(), StoreError> {
+    let unusable = |reason: &str| Err(StoreError::Unusable { path: path.into(), reason: reason.into() });
+    let status = FileStatus::of_link(path).map_err(|source| StoreError::System {
+        operation: "look at",
+        path: path.into(),
+        source,
+    })?;
+    match status.kind {
+        FileKind::Folder if !trusted(status.owner) => unusable("it belongs to another user"),
+        FileKind::Folder if status.mode & 0o022 != 0 => unusable("other users may write to it"),
+        FileKind::Folder => Ok(()),
+        FileKind::Link => unusable("it is a symbolic link"),
+        _ => unusable("it is not a directory"),
+    }
+}
+
+/// Does something to `path`, and once more when its folder is missing, which is made then.
+fn in_folder_of<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    match act() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), files::create_private_folders)?;
+            act()
+        }
+        other => other,
+    }
+}
+
+/// Reads manifests, memos and siblings, whose checksum is made to match: contents of such files without it.
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub fn fuzz(contents: &[u8]) -> crate::fuzzing::Outcome {
@@ -345,19 +479,31 @@ pub fn fuzz(contents: &[u8]) -> crate::fuzzing::Outcome {
     if let Ok(manifest) = Manifest::decode(&bytes) {
         assert_eq!(Manifest::decode(&manifest.encode()).as_ref(), Ok(&manifest));
     }
+    let siblings = siblings::decode(&bytes);
+    if let Ok(siblings) = &siblings {
+        assert_eq!(siblings::decode(&siblings::encode(siblings)).as_ref(), Ok(siblings));
+        for settings in siblings.iter().filter_map(siblings::Sibling::settings) {
+            assert_eq!(settings::Settings::decode(&settings.encode()).as_ref(), Ok(&settings));
+        }
+    }
     let memo = named::Memo::decode(&bytes);
     if let Ok(memo) = &memo {
         assert_eq!(named::Memo::decode(&memo.encode()).as_ref(), Ok(memo));
     }
-    if memo.is_ok() { memo.into() } else { Manifest::decode(&bytes).into() }
+    match (memo.is_ok(), siblings.is_ok()) {
+        (true, _) => memo.into(),
+        (_, true) => siblings.into(),
+        _ => Manifest::decode(&bytes).into(),
+    }
 }
 
-/// Manifests and memos, without their checksums.
+/// Manifests, memos and siblings, without their checksums.
 #[cfg(test)]
 pub(crate) fn sample_contents() -> Vec<Vec<u8>> {
     let mut larger = manifest::sample();
     larger.entries.extend(manifest::sample().entries);
-    [manifest::sample().encode(), larger.encode(), named::sample().encode()]
+    let siblings = siblings::encode(&siblings::sample());
+    [manifest::sample().encode(), larger.encode(), named::sample().encode(), siblings]
         .map(|bytes| bytes[..bytes.len() - 32].to_vec())
         .to_vec()
 }

@@ -3,6 +3,7 @@
 pub mod append;
 pub mod arguments;
 pub(crate) mod clock;
+pub(crate) mod cpuid;
 pub(crate) mod exit;
 pub mod files;
 pub(crate) mod fork_lock;
@@ -11,6 +12,7 @@ pub(crate) mod libraries;
 pub(crate) mod linker;
 pub mod locks;
 pub(crate) mod mapped_file;
+pub(crate) mod mapped_names;
 pub mod memory;
 pub mod processes;
 pub mod reservation;

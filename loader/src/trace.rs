@@ -26,6 +26,10 @@
 //! A reader passes over empty lines. A process that forks goes on in each child, so a function may be there once for
 //! each of them. What stands in a line of another version is for others to read.
 
+mod merged;
+
+pub use merged::{Call, NoTrace, append, calls};
+
 use std::fmt::{self, Write};
 use std::path::{Component, Path};
 
@@ -35,7 +39,7 @@ const MARK: &str = "hotbed-trace-";
 const VERSION: &str = "1";
 
 /// A function that was called.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The unit of source that has it.
     pub source: String,

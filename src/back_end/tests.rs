@@ -109,8 +109,10 @@ impl Fake {
             environment: vec![],
             entry: None,
             soname: None,
+            images: Vec::new(),
             whole_archives: false,
             lazy: false,
+            trace: None,
             color: false,
         })
     }

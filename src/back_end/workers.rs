@@ -184,7 +184,7 @@ pub(super) fn start_keeper(
     let [output, ..] = &locks[..] else { return Ok(false) };
     let plugin = plugin_for_worker(options)?.unwrap_or_default();
     let program = find_worker(options.worker.as_deref(), Some(&plugin))?;
-    let order = Order { store: store.root().to_owned(), plugin, images: own };
+    let order = Order { store: store.root().to_owned(), budget: store.budget(), plugin, images: own };
     let order = files::memory_copy("hotbed-order", &order.encode()).map_err(cannot)?;
     // What it says stands in the file that is locked as long as it lives, if it does not come to its end.
     let number = CHANNEL_DESCRIPTOR.to_string();

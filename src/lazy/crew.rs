@@ -6,7 +6,7 @@ use super::times::FunctionTimes;
 use crate::back_end::{BackEnds, COMPILE_STACK};
 use crate::executor::Job;
 use hotbed_loader::boundary::{Bodies, FreshArea, FreshDefinition, FunctionCompiler, Others};
-use hotbed_loader::image::{FreshCode, SymbolKind, note};
+use hotbed_loader::image::{FreshCode, Metadata, SymbolKind, unit_names};
 use hotbed_loader::sys::start::process_id;
 use hotbed_loader::sys::sync::{Condvar, Mutex};
 use hotbed_loader::sys::threads::{processors, spawn_quiet};
@@ -240,8 +240,8 @@ impl Opened {
     fn origin(&self) -> &Origin {
         self.origin.get_or_init(|| {
             let read = |file: &[u8]| Origin {
-                sources: note::unit_names(file).unwrap_or_default(),
-                flags: note::metadata(file)
+                sources: unit_names(file).unwrap_or_default(),
+                flags: Metadata::of_file(file)
                     .map(|known| {
                         matters(known.flags.iter().map(String::as_str))
                             .into_iter()

@@ -21,6 +21,8 @@ pub(crate) struct Origin {
 pub(crate) struct Order {
     /// The store's directory.
     pub(crate) store: PathBuf,
+    /// How large it gets, in bytes.
+    pub(crate) budget: u64,
     /// The plugin; empty where the back end is linked in.
     pub(crate) plugin: PathBuf,
     /// Images, and what was compiled of them.
@@ -47,9 +49,10 @@ impl Grown {
 
 impl Order {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Self { store, plugin, images } = self;
+        let Self { store, budget, plugin, images } = self;
         let mut w = Writer::new();
         w.path(store);
+        w.u64(*budget);
         w.path(plugin);
         w.list(images, |w, Grown { request, checksum, bodies }| {
             w.bytes(&request.encode());
@@ -61,14 +64,14 @@ impl Order {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::new(bytes);
-        let (store, plugin) = (r.path()?, r.path()?);
+        let (store, budget, plugin) = (r.path()?, r.u64()?, r.path()?);
         let images = r.list(|r| {
             let request = Request::decode(r.bytes()?)?;
             let mut checksum = [0; 32];
             checksum.copy_from_slice(r.raw(32)?);
             Ok(Grown { request, checksum, bodies: r.bytes()?.to_vec() })
         })?;
-        Ok(Self { store, plugin, images })
+        Ok(Self { store, budget, plugin, images })
     }
 }
 
@@ -86,12 +89,15 @@ mod tests {
             environment: Vec::new(),
             entry: Some("main".into()),
             soname: None,
+            images: Vec::new(),
             whole_archives: false,
             lazy: true,
+            trace: None,
             color: false,
         };
         let grown = Grown { request, checksum: [7; 32], bodies: vec![1, 2, 3] };
-        let order = Order { store: "/store".into(), plugin: PathBuf::new(), images: vec![grown] };
+        let order =
+            Order { store: "/store".into(), budget: 7 << 30, plugin: PathBuf::new(), images: vec![grown] };
         let bytes = order.encode();
         assert_eq!(Order::decode(&bytes).unwrap(), order);
         assert!((0..bytes.len()).all(|length| Order::decode(&bytes[..length]).is_err()));

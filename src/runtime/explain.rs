@@ -3,13 +3,14 @@
 use super::Runtime;
 use super::group::{Failed, Search, is_refused};
 use crate::archive::Definition;
+use crate::cpu::Chosen;
 use crate::error::Error;
 use crate::input::{Kind, Load, Place};
 use crate::named::NamedImage;
 use crate::pending::Says;
 use crate::unit::Unit;
 use hotbed_loader::boundary::{Failure, FailureKind};
-use hotbed_loader::image::{ImageSource, note};
+use hotbed_loader::image::ImageSource;
 use hotbed_loader::store::Key;
 use hotbed_loader::sys::files;
 use hotbed_loader::{Answer, Explanation, Layer, LoadError, SymbolKind, Verdict, near_misses};
@@ -70,8 +71,9 @@ impl Runtime {
         let mut waiting = Vec::new();
         // Held until everything is said.
         let mut libraries: Vec<Unit> = Vec::new();
-        for unit in units {
-            let Load { name, kind, namespace } = unit.into();
+        let mut units: Vec<Load> = units.into_iter().map(Into::into).collect();
+        self.add_dependencies(&self.inner.namespace, &mut units);
+        for Load { name, kind, namespace } in units {
             if name.is_empty() {
                 let failure = Failure::new(FailureKind::Usage, "cannot explain with a unit without a name");
                 return Err(Error::of_failure("", failure));
@@ -126,14 +128,14 @@ impl Runtime {
     fn unloaded(&self, name: String, place: &Place) -> Result<Waiting, Error> {
         match place {
             Place::Bytes(bytes) => {
-                note::verify(bytes).map_err(|source| Error::Image { unit: name.clone(), source })?;
+                let bytes = Chosen::of(&name, bytes, || self.cpu())?.bytes();
                 let path = PathBuf::from(&name);
                 let file = files::memory_copy(&name, bytes).map_err(|e| Error::read(&name, &path, &e))?;
                 Ok(Waiting { name, file, path })
             }
             Place::File(path) => {
                 let (cache, observer) = (&self.inner.cache, &*self.inner.observer);
-                let image = NamedImage::find(cache, &name, path, observer)?;
+                let image = NamedImage::find(cache, &name, path, || self.cpu(), observer)?;
                 let file = image.into_copy(cache, &name, path, observer)?;
                 Ok(Waiting { name, file, path: Path::to_owned(path) })
             }
@@ -167,7 +169,9 @@ impl Runtime {
                     continue;
                 }
                 let verdict = if is_had { Verdict::Shadowed } else { Verdict::Used };
-                asked.answers.push(Answer { unit: one.name_of(member), kind, weak, version: None, verdict });
+                let unit = one.name_of(member);
+                let answer = Answer { unit, kind, weak, version: None, verdict, sameness: None };
+                asked.answers.push(answer);
                 if !is_had {
                     is_had = true;
                     asked.remark = Some("would be loaded".to_owned());

@@ -294,6 +294,8 @@ fn bind_error(pieces: &[Piece], error: LoadError) -> Error {
         LoadError::Map { unit, .. }
         | LoadError::Image { unit, .. }
         | LoadError::Unresolved { unit, .. }
+        | LoadError::NoDependency { unit, .. }
+        | LoadError::Interface { unit, .. }
         | LoadError::CalledEarly { unit }
         | LoadError::Uninitialised { unit } => unit.clone(),
         LoadError::Library { needed_by: Some(unit), .. } => unit.clone(),

@@ -3,6 +3,7 @@
 use super::Runtime;
 use super::group::{Group, Piece, Source};
 use crate::archive::{Archived, Members};
+use crate::cpu::Chosen;
 use crate::error::Error;
 use crate::input::{Compilation, Kind, LibraryName, Load, Place};
 use crate::named::NamedImage;
@@ -71,13 +72,15 @@ impl Runtime {
 
     /// Loads several units of any kinds, which may need each other, in any order; all in one namespace. Everything is
     /// compiled first; then everything is mapped, everything bound, and whatever others need is started before
-    /// them. The units come in the order in which they were asked for, which is also their place in the search.
+    /// them. The units come in the order in which they were asked for, which is also their place in the search. Images that an image
+    /// [depends on](crate::ImageBuilder::dependency) and that are not loaded come along, behind all others, as units by their paths.
     ///
     /// # Errors
     /// As for [`Runtime::load`], and when a name comes twice or the namespaces differ. No unit is loaded then.
     pub fn load_all(&self, all: impl IntoIterator<Item = Load>) -> Result<Vec<Unit>, Error> {
-        let all: Vec<Load> = all.into_iter().collect();
-        let namespace = self.namespace_of(&all)?;
+        let mut all: Vec<Load> = all.into_iter().collect();
+        let (namespace, asked_for) = (self.namespace_of(&all)?, all.len());
+        self.add_dependencies(&namespace, &mut all);
         let names: Vec<&str> = all.iter().map(|load| &*load.name).collect();
         for (at, name) in names.iter().enumerate() {
             if name.is_empty() {
@@ -101,7 +104,9 @@ impl Runtime {
                 }
             });
         }
-        self.load_ready(&namespace, ready)
+        let mut units = self.load_ready(&namespace, ready)?;
+        units.truncate(asked_for);
+        Ok(units)
     }
 
     /// The one namespace of all of them.
@@ -135,7 +140,8 @@ impl Runtime {
             return Ok(Ready::new(name, identity, What::Unit(unit)));
         }
         let made = self.make(&request, &key)?;
-        if request.lazy {
+        // What has a trace stays as that says.
+        if request.lazy && request.trace.is_none() {
             self.note_origin(&request, &made);
         }
         let path = made.path.unwrap_or_else(|| PathBuf::from(&name));
@@ -148,7 +154,7 @@ impl Runtime {
 
     /// What is asked of a back end for the unit `name` of this process.
     pub(super) fn request(&self, compilation: Compilation, name: &str) -> Result<Request, Error> {
-        let request = compilation.request(name, self.inner.color)?;
+        let request = self.image_request(compilation, name, None)?;
         let traced = self.traces() && request.inputs().any(|input| input.lang.is_compiled());
         // Where nobody compiles functions when they are called, units are compiled whole.
         let lazy = (request.lazy || traced) && self.inner.functions.is_some();
@@ -168,16 +174,16 @@ impl Runtime {
         };
         let (identity, source) = match place {
             Place::Bytes(bytes) => {
-                let checksum = hotbed_loader::image::note::verify(&bytes)
-                    .map_err(|source| Error::Image { unit: name.clone(), source })?;
-                match known(checksum)? {
+                let chosen = Chosen::of(&name, &bytes, || self.cpu())?;
+                let part = (chosen.variants.len() > 1).then(|| chosen.bytes().to_vec());
+                match known(chosen.checksum)? {
                     (identity, Some(unit)) => return Ok(Ready::new(name, identity, What::Unit(unit))),
-                    (identity, None) => (identity, Source::Bytes(bytes)),
+                    (identity, None) => (identity, Source::Bytes(part.unwrap_or(bytes))),
                 }
             }
             Place::File(path) => {
                 let (cache, observer) = (&self.inner.cache, &*self.inner.observer);
-                let named = NamedImage::find(cache, &name, &path, observer)?;
+                let named = NamedImage::find(cache, &name, &path, || self.cpu(), observer)?;
                 match known(named.checksum)? {
                     (identity, Some(unit)) => return Ok(Ready::new(name, identity, What::Unit(unit))),
                     (identity, None) => {

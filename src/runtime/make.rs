@@ -1,37 +1,45 @@
 //! Where images come from: the store, or else the back end, whose image the store then keeps.
 
 use super::Runtime;
+use crate::cache::Found;
 use crate::error::Error;
 use crate::lazy::Origin;
 use crate::provenance::Provenance;
 use crate::report::Report;
 use hotbed_loader::boundary::{Content, Reply, Request};
-use hotbed_loader::store::{Hit, Key};
+use hotbed_loader::store::{Fate, Hit, Key, Miss, Turn};
 use hotbed_loader::sys::files::{self, Stamp};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// So long a start waits for what the run before it has compiled: about as long as compiling some of it once more takes.
-const PATIENCE: Duration = Duration::from_millis(150);
+const KEEPERS_TIME: Duration = Duration::from_millis(150);
+/// So long it waits for what somebody else compiles: a whole large library takes less, so who is not done by then has probably
+/// been stopped, by a debugger or from a terminal; and at a terminal nobody wants to wait longer for that.
+const BUILDERS_TIME: Duration = Duration::from_secs(60);
 
 /// An image that was found or made, and how.
-pub(super) struct Made {
-    pub(super) report: Report,
+pub(crate) struct Made {
+    pub(crate) report: Report,
     pub(super) provenance: Provenance,
-    pub(super) image: OwnedFd,
+    pub(crate) image: OwnedFd,
     /// Its file in the store.
     pub(super) path: Option<PathBuf>,
-    /// Its checksum there.
+    /// Its checksum there, if it may be replaced by one that has more.
     checksum: Option<[u8; 32]>,
+    /// What it was made of, where that is not what was asked for.
+    origin: Option<Arc<Request>>,
 }
 
 impl Made {
-    fn of_store(report: Report, directory: &Path, hit: Hit) -> Self {
-        let Hit { path, file: image, checksum, record } = hit;
-        let provenance = Provenance::Recorded { record, directory: directory.to_owned() };
-        Self { report, provenance, image, path: Some(path), checksum: Some(checksum) }
+    fn of_store(report: Report, request: &Request, found: Found) -> Self {
+        let Found { hit, own } = found;
+        let origin = hit.other_request(request).map(Arc::new);
+        let Hit { path, file: image, checksum, record, .. } = hit;
+        let provenance = Provenance::Recorded { record, directory: request.directory.clone() };
+        Self { report, provenance, image, path: Some(path), checksum: own.then_some(checksum), origin }
     }
 
     /// The image's bytes; none if they cannot be read, which mapping it will say.
@@ -46,7 +54,8 @@ impl Runtime {
         if let (Some(functions), Some(path), Some(checksum)) =
             (&self.inner.functions, &made.path, made.checksum)
         {
-            functions.note_origin(path.clone(), Origin { request: Arc::clone(request), checksum });
+            let request = Arc::clone(made.origin.as_ref().unwrap_or(request));
+            functions.note_origin(path.clone(), Origin { request, checksum });
         }
     }
 
@@ -66,42 +75,53 @@ impl Runtime {
 
     /// The image for `request`, if the store has it.
     pub(super) fn stored(&self, request: &Request, key: &Key) -> Option<Made> {
-        let hit = self.inner.cache.store(&*self.inner.observer)?.find(key, &request.directory).ok()?;
-        Some(Made::of_store(Report { from_store: true, ..Report::default() }, &request.directory, hit))
+        let found = self.inner.cache.find(key, &request.directory, &*self.inner.observer)?.ok()?;
+        Some(Made::of_store(Report { from_store: true, ..Report::default() }, request, found))
     }
 
-    /// Finds the image for `request` in the store, or has it made and stores it.
-    pub(super) fn make(&self, request: &Arc<Request>, key: &Key) -> Result<Made, Error> {
+    /// Finds the image for `request` in the store, or has it made and stores it, unless somebody else is at that: then it waits,
+    /// and finds it.
+    pub(crate) fn make(&self, request: &Arc<Request>, key: &Key) -> Result<Made, Error> {
         let observer = &*self.inner.observer;
         let unit = &request.unit;
         let store = self.inner.cache.store(observer);
         let mut report = Report::default();
-        if let Some(store) = store {
-            let mut found = store.find(key, &request.directory);
-            // A run that has just ended may be about to have everything in its image that this one will call.
-            if let Ok(hit) = &found
-                && request.lazy
-                && store.wait_for_replacement(&hit.checksum, PATIENCE)
-            {
-                found = store.find(key, &request.directory);
+        let mut found = self.look_up(request, key);
+        // Held until what is made is in the store, so that others find it there.
+        let turn = match (&found, store) {
+            (Some(Err(_)), Some(store)) => store.turn(key, &request.directory, BUILDERS_TIME, &mut || {
+                observer.note(&format!("{unit}: waiting for somebody else, who compiles it"));
+            }),
+            _ => Turn::Unlocked,
+        };
+        match turn {
+            Turn::Ours(_) | Turn::Theirs => found = self.look_up(request, key),
+            Turn::Late => observer.note(&format!(
+                "{unit}: compiled all the same, since somebody else is not done after {} seconds",
+                BUILDERS_TIME.as_secs()
+            )),
+            Turn::Unlocked => {}
+        }
+        match found {
+            Some(Ok(found)) => {
+                tracing::debug!(image = %found.hit.path.display(), "from the store");
+                observer.note(&format!("{unit}: from the store, {}", found.hit.path.display()));
+                report.from_store = true;
+                return Ok(Made::of_store(report, request, found));
             }
-            match found {
-                Ok(hit) => {
-                    tracing::debug!(image = %hit.path.display(), "from the store");
-                    observer.note(&format!("{unit}: from the store, {}", hit.path.display()));
-                    report.from_store = true;
-                    return Ok(Made::of_store(report, &request.directory, hit));
+            Some(Err(miss)) => {
+                if let Some(path) = miss.path() {
+                    files::outlive_tick(&request.directory.join(path));
                 }
-                Err(miss) => {
-                    if let Some(path) = miss.path() {
-                        files::outlive_tick(&request.directory.join(path));
-                    }
-                    let miss = miss.to_string();
-                    tracing::debug!(%miss, "not in the store");
-                    observer.note(&format!("{unit}: not in the store: {miss}"));
-                    report.miss = Some(miss);
-                }
+                let miss = match store {
+                    Some(store) => store.explain(request, miss),
+                    None => miss,
+                };
+                tracing::debug!(%miss, "not in the store");
+                observer.note(&format!("{unit}: not in the store: {miss}"));
+                report.miss = Some(miss);
             }
+            None => {}
         }
         for input in request.inputs() {
             if let Content::File(path) = &input.content {
@@ -111,20 +131,40 @@ impl Runtime {
         let started = Stamp::now();
         let (mut reply, image) = self.compile(request)?;
         report.absorb(&mut reply);
-        let Reply { dependencies, reproducible, .. } = reply;
+        let Reply { dependencies, reproducible, level_signs, .. } = reply;
         if let Some(store) = store {
             if !reproducible {
+                store.note(request, Fate::Unrepeatable);
                 observer
                     .note(&format!("{unit}: not stored: it uses the date or the time of its compilation, or has the assembler read files"));
             } else {
-                match store.insert(key, &request.directory, &dependencies, started, image.as_fd()) {
-                    Ok(hit) => return Ok(Made::of_store(report, &request.directory, hit)),
+                let directory = &request.directory;
+                match store.insert(key, directory, &dependencies, level_signs, started, image.as_fd()) {
+                    Ok(hit) => {
+                        store.note(request, Fate::Kept);
+                        return Ok(Made::of_store(report, request, Found { hit, own: true }));
+                    }
                     Err(error) => self.inner.cache.complain(&error, unit, observer),
                 }
             }
         }
         let provenance = Provenance::Since { dependencies, directory: request.directory.clone(), started };
-        Ok(Made { report, provenance, image, path: None, checksum: None })
+        Ok(Made { report, provenance, image, path: None, checksum: None, origin: None })
+    }
+
+    /// What the store has, if there is one; also when it is about to have more in it.
+    fn look_up(&self, request: &Request, key: &Key) -> Option<Result<Found, Miss>> {
+        let (cache, observer) = (&self.inner.cache, &*self.inner.observer);
+        let found = cache.find(key, &request.directory, observer)?;
+        // A run that has just ended may be about to have everything in its image that this one will call.
+        if let Ok(Found { hit, own: true }) = &found
+            && request.lazy
+            && let Some(store) = cache.store(observer)
+            && store.wait_for_replacement(&hit.checksum, KEEPERS_TIME)
+        {
+            return cache.find(key, &request.directory, observer);
+        }
+        Some(found)
     }
 
     fn compile(&self, request: &Arc<Request>) -> Result<(Reply, OwnedFd), Error> {

@@ -4,11 +4,15 @@
 
 use super::*;
 use crate::{Image, Object, Program, SharedLibrary, Source, host_fn};
-use hotbed_loader::boundary::{Argument, BackEnd, Content, Counts, Dependency, Lang, Reply, Request};
+use hotbed_loader::boundary::{
+    Argument, BackEnd, Content, Counts, Dependency, Failure, FailureKind, Lang, Reply, Request,
+};
 use hotbed_loader::image::note;
+use hotbed_loader::store::Miss;
 use hotbed_loader::sys::files;
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
@@ -86,12 +90,25 @@ impl BackEnd for Processes {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut bytes = std::fs::read(linked).unwrap();
+        if request.unit == "broken.c" {
+            enlarge_relocations(&mut bytes);
+        }
         note::seal(&mut bytes).unwrap();
         let image = files::memory_file("image").unwrap();
         std::io::Write::write_all(&mut std::fs::File::from(image.try_clone().unwrap()), &bytes).unwrap();
         let counts = Counts { units_compiled: 1, functions_compiled: 1, images_linked: 1 };
         Ok((Reply { dependencies, reproducible: true, counts, ..Reply::default() }, image))
     }
+}
+
+/// Lets the image say that it has more relocations than there can be.
+fn enlarge_relocations(image: &mut [u8]) {
+    use object::{Object, ObjectSection};
+    let (start, size) =
+        object::File::parse(&*image).unwrap().section_by_name(".dynamic").unwrap().file_range().unwrap();
+    let (start, end) = (start as usize, (start + size) as usize);
+    let at = (start..end).step_by(16).find(|at| image[*at..*at + 8] == 8u64.to_le_bytes()).unwrap();
+    image[at + 8..at + 16].copy_from_slice(&(1u64 << 40).to_le_bytes());
 }
 
 /// A folder for sources and a store, and the back end.
@@ -211,6 +228,35 @@ fn names_are_identities() {
 }
 
 #[test]
+fn threads_of_several_runtimes_compile_once() {
+    let bed = Bed::new("once");
+    let runtimes = [bed.runtime(), bed.runtime()];
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let runtime = &runtimes[thread % 2];
+            scope.spawn(move || {
+                let source = Source::text("f.c", "int f(void) { return 5; }").named(format!("f{thread}"));
+                assert_eq!(call(&runtime.load(source).unwrap(), "f"), 5);
+            });
+        }
+    });
+    assert_eq!(bed.compiled(), 1);
+    // What fails is not waited for by turns.
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let runtime = &runtimes[thread % 2];
+            scope.spawn(move || runtime.load(Source::text("g.c", "int g(void").named(format!("g{thread}"))));
+        }
+    });
+    assert_eq!(bed.compiled(), 5);
+    assert_eq!(std::fs::read_dir(bed.folder.join("store/building")).unwrap().count(), 0);
+    // Nobody who has no store can wait for another one.
+    let alone = bed.builder().no_cache().build().unwrap();
+    alone.load(Source::text("f.c", "int f(void) { return 5; }")).unwrap();
+    assert_eq!(bed.compiled(), 6);
+}
+
+#[test]
 fn the_second_start_compiles_nothing() {
     let bed = Bed::new("second");
     bed.file("value.h", "#define VALUE 4\n");
@@ -222,14 +268,14 @@ fn the_second_start_compiles_nothing() {
     };
     let (value, report, dependencies) = start();
     assert_eq!((value, report.from_store, bed.compiled(), dependencies), (4, false, 1, 2));
-    assert_eq!(report.miss.as_deref(), Some("these inputs and flags were not compiled before"));
+    assert_eq!(report.miss, Some(Miss::NoEntry));
     let (value, report, dependencies) = start();
     assert_eq!((value, report.from_store, bed.compiled(), dependencies), (4, true, 1, 2));
     assert_eq!((report.counts, report.back_end_loaded, report.miss), (Counts::default(), false, None));
     bed.file("value.h", "#define VALUE 5\n");
     let (value, report, _) = start();
     assert_eq!((value, bed.compiled()), (5, 2));
-    assert!(report.miss.unwrap().contains("value.h has changed"));
+    assert!(matches!(report.miss, Some(Miss::DependencyChanged(path)) if path.ends_with("value.h")));
     assert!(start().1.from_store);
 }
 
@@ -280,8 +326,8 @@ fn images_are_built_and_loaded() {
     let runtime = bed.runtime();
     let path = bed.folder.join("out.hbi");
     let program = Program::new().flag("-O1").bytes("p.c", Lang::C, "int f(void) { return 8; }");
-    assert_eq!(runtime.build_image(program.clone(), &path).unwrap().counts.images_linked, 1);
-    assert!(runtime.build_image(program, &path).unwrap().from_store);
+    assert_eq!(runtime.image(&path).unit(program.clone()).build().unwrap().counts.images_linked, 1);
+    assert!(runtime.image(&path).unit(program).build().unwrap().from_store);
     assert!(runtime.units().is_empty());
     let unit = runtime.load(Image::file(&path)).unwrap();
     assert_eq!(call(&unit, "f"), 8);
@@ -300,7 +346,21 @@ fn images_are_built_and_loaded() {
     }
     let missing = runtime.load(Image::file("/nowhere.hbi")).unwrap_err();
     assert_eq!(missing.to_string(), "cannot read /nowhere.hbi: No such file or directory");
-    assert!(runtime.build_image(Image::file(&path), &path).unwrap_err().is_usage());
+    assert!(runtime.image(&path).unit(Image::file(&path)).build().unwrap_err().is_usage());
+}
+
+#[test]
+fn an_image_that_does_not_load_is_not_written() {
+    let bed = Bed::new("broken");
+    let path = bed.file("out.hbi", "kept");
+    let source = Source::text("broken.c", "int x; int *place = &x;");
+    let error = bed.runtime().image(&path).unit(source).build().unwrap_err().to_string();
+    assert!(
+        error.contains("out.hbi: what came of it for x86-64 does not load")
+            && error.contains("a table of relocations"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), b"kept");
 }
 
 #[test]

@@ -11,7 +11,7 @@ const TEXT: &str = "int data = 5;\nstatic int helper(int x) { return x + data; }
 fn build(scratch: &Scratch) -> PathBuf {
     let image = scratch.join("lazy.hbi");
     let runtime = Runtime::builder().no_cache().build().unwrap();
-    runtime.build_image(Source::text("u.c", TEXT).lazy(), &image).unwrap();
+    runtime.image(&image).unit(Source::text("u.c", TEXT).lazy()).build().unwrap();
     image
 }
 

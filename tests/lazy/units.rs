@@ -254,3 +254,18 @@ fn what_is_missing_is_an_error_at_load() {
     let unit = load(&runtime, Source::text("missing.c", text).lazy());
     assert_eq!(call(&unit, "f", 5), 15);
 }
+
+#[test]
+fn what_is_said_to_llvm_as_a_whole_has_units_compiled_whole() {
+    let scratch = Scratch::new("lazy-mllvm");
+    let source = scratch.write(
+        "whole.c",
+        "int f(void) { return 0; } int g(void) { return 1; } int main(void) { return f(); }",
+    );
+    for level in ["-O0", "-O2"] {
+        let mut command =
+            hotbed(["run", "--no-cache", "--timings=json", level, "-mllvm", "-inline-threshold=0"]);
+        let outcome = finish(command.arg(&source)).assert_success("with -mllvm");
+        assert_eq!(timing(&outcome.stderr, "functions_compiled"), "3", "{level}: {}", outcome.stderr);
+    }
+}

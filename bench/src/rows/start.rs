@@ -8,6 +8,7 @@ use crate::Result;
 use crate::context::Context;
 use crate::measure::Turns;
 use crate::process::{clang, output_of, time_of, tool};
+use crate::programs::LIBRARIES;
 use crate::row::{Outcome, Peer, Row, Unit};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -49,10 +50,6 @@ pub(super) const WARM_COMPILES: Row = Row {
     unit: Unit::Count,
     run: warm_compiles,
 };
-
-/// The libraries of [`warm_compiles`].
-pub(super) const LIBRARIES: [&str; 7] =
-    ["sqlite3", "lua", "flecs", "zlib", "stb_image", "imgui", "miniaudio"];
 
 const HELLO: &str = "#include <stdio.h>\nint main(void) { puts(\"hi\"); return 0; }\n";
 
@@ -132,7 +129,7 @@ fn warm_compiles(context: &Context) -> Result<Outcome> {
 }
 
 /// Runs `hotbed run ARGUMENTS` cold and twice more after the pause. Gives what starts it again, and what it prints.
-fn warm_run<'a>(
+pub(super) fn warm_run<'a>(
     context: &'a Context,
     arguments: &[OsString],
 ) -> Result<(impl Fn() -> Command + use<'a>, Vec<u8>)> {
@@ -171,7 +168,7 @@ pub(super) fn expect_same(warm: &[u8], executable: &Path) -> Result<()> {
 }
 
 /// A number or a truth value (as 1 or 0) of the object that `--timings=json` wrote.
-fn timing(errors: &str, key: &str) -> Result<f64> {
+pub(super) fn timing(errors: &str, key: &str) -> Result<f64> {
     let object = errors.lines().rfind(|line| line.trim_start().starts_with('{'));
     let value = object.and_then(|object| object.split_once(&format!("\"{key}\""))).and_then(|(_, rest)| {
         let value = rest.trim_start().strip_prefix(':')?.split([',', '}']).next()?.trim();
@@ -198,13 +195,5 @@ mod tests {
         assert_eq!(timing(errors, "run").unwrap(), 0.25);
         assert!(timing(errors, "images_linked").is_err());
         assert!(timing("", "total_ms").is_err());
-    }
-
-    #[test]
-    fn the_seven_libraries_are_in_the_table_of_inputs() {
-        let table = include_str!("../../../inputs/crates.tsv");
-        for library in LIBRARIES {
-            assert!(table.lines().any(|line| line.split('\t').next() == Some(library)), "{library}");
-        }
     }
 }

@@ -65,9 +65,8 @@ pub(crate) fn ask(line: &[Piece<'_>], place: &Place<'_>, color: bool) -> Result<
         match piece {
             Piece::Flag(flag) => arguments.push((*flag).to_owned()),
             Piece::Input(path) => {
-                let placeholder = Placeholder::new(names.len(), path);
-                arguments.push(placeholder.path());
-                names.push((placeholder, *path));
+                arguments.push(placeholder(names.len(), path));
+                names.push(*path);
             }
         }
     }
@@ -88,11 +87,7 @@ pub(crate) fn ask(line: &[Piece<'_>], place: &Place<'_>, color: bool) -> Result<
             answer
         }
     };
-    let named = |argument: &String| {
-        let replace =
-            |text: String, (placeholder, path): &(Placeholder, &str)| placeholder.replaced(&text, path);
-        names.iter().fold(argument.clone(), replace)
-    };
+    let named = |argument: &String| with_names(argument, &names);
     let jobs = answer
         .jobs
         .iter()
@@ -136,32 +131,46 @@ fn use_own_headers(job: &mut Job) {
     }
 }
 
-/// What stands for an input's path while the driver works: a stem that occurs nowhere else, with the input's suffix.
-struct Placeholder {
-    stem: String,
-    suffix: String,
+/// The folder and the beginning of the stem of what stands for an input's path while the driver works.
+const FOLDER: &str = "/.hotbed/input/";
+const STEM: &str = "hotbed-input-";
+
+/// What stands for the input with a number: a stem that occurs nowhere else, with the input's suffix.
+fn placeholder(number: usize, path: &str) -> String {
+    format!("{FOLDER}{STEM}{number}-{}", suffix(path))
 }
 
-impl Placeholder {
-    const FOLDER: &'static str = "/.hotbed/input/";
+fn suffix(path: &str) -> String {
+    Path::new(path).extension().map(|suffix| format!(".{}", suffix.to_string_lossy())).unwrap_or_default()
+}
 
-    fn new(number: usize, path: &str) -> Self {
-        let suffix = Path::new(path).extension().map(|suffix| format!(".{}", suffix.to_string_lossy()));
-        Self { stem: format!("hotbed-input-{number}-"), suffix: suffix.unwrap_or_default() }
+/// `text` with the paths and stems of inputs in the place of those that stood for them.
+fn with_names(text: &str, names: &[&str]) -> String {
+    let mut named = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(STEM) {
+        let (before, found) = rest.split_at(at);
+        let found = &found[STEM.len()..];
+        let number = found.split_once('-').and_then(|(number, behind)| Some((number.parse().ok()?, behind)));
+        let input = number.and_then(|(number, behind): (usize, _)| Some((*names.get(number)?, behind)));
+        let Some((path, behind)) = input else {
+            named += &rest[..at + STEM.len()];
+            rest = found;
+            continue;
+        };
+        rest = match (before.strip_suffix(FOLDER), behind.strip_prefix(&*suffix(path))) {
+            (Some(before), Some(behind)) => {
+                named.extend([before, path]);
+                behind
+            }
+            _ => {
+                named += before;
+                named += &Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
+                behind
+            }
+        };
     }
-
-    fn path(&self) -> String {
-        format!("{}{}{}", Self::FOLDER, self.stem, self.suffix)
-    }
-
-    /// `text` with the placeholder's path and stem replaced by those of `path`.
-    fn replaced(&self, text: &str, path: &str) -> String {
-        if !text.contains(&self.stem) {
-            return text.to_owned();
-        }
-        let stem = Path::new(path).file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
-        text.replace(&self.path(), path).replace(&self.stem, &stem)
-    }
+    named + rest
 }
 
 #[cfg(test)]
@@ -181,6 +190,25 @@ mod tests {
             assert_eq!(arguments.last().map(String::as_str), Some(path));
             assert_eq!(after("-main-file-name"), path.rsplit('/').next().unwrap_or_default());
             assert!(!arguments.iter().any(|argument| argument.contains("hotbed-input")), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn paths_and_stems_are_put_in_by_their_numbers() {
+        let names = Vec::from_iter((0..12).map(|number| format!("sub/hotbed-input-{number}.c")));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for (text, expected) in [
+            ("/.hotbed/input/hotbed-input-11-.c", "sub/hotbed-input-11.c"),
+            ("-main-file-name=hotbed-input-1-.c", "-main-file-name=hotbed-input-1.c"),
+            (
+                "/.hotbed/input/hotbed-input-1-.c,/.hotbed/input/hotbed-input-2-.c",
+                "sub/hotbed-input-1.c,sub/hotbed-input-2.c",
+            ),
+            ("hotbed-input-12-.c", "hotbed-input-12-.c"),
+            ("hotbed-input-", "hotbed-input-"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(with_names(text, &names), expected);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::driver::{Answer, Piece, Place, ask};
 use super::headers::{self, RESOURCES};
 use super::messages::failure;
+use super::target::Target;
 use super::{Contents, Prepared};
 use crate::parallel::{drop_later, in_parallel};
 use crate::shim::{File, Files, Job, JobKind, Messages, Object};
@@ -44,10 +45,33 @@ pub(crate) struct Compiled {
     pub(crate) seen: Vec<(Vec<u8>, u8)>,
     /// Milliseconds for parsing and for code generation, scaled to the time that went by.
     pub(crate) times: (f64, f64),
-    /// The processor that code was generated for, as LLVM calls it.
-    pub(crate) cpu: String,
+    /// The processor that code was generated for.
+    pub(crate) target: Target,
     /// The front end's lines.
     pub(crate) log: Vec<String>,
+}
+
+/// A source that was compiled to bitcode, for any thread.
+pub(crate) struct Module<'a> {
+    /// The source, as messages know it.
+    pub(crate) path: &'a str,
+    /// The front end's arguments, after `-cc1`.
+    pub(crate) arguments: &'a [String],
+    /// The bitcode.
+    pub(crate) bitcode: &'a [u8],
+    /// Whether it is sound for certain.
+    pub(crate) trusted: bool,
+}
+
+/// The modules that sources were compiled to, in order.
+pub(crate) fn modules<'a>(sources: &'a [Prepared<'_>], compiled: &'a Compiled) -> Vec<Module<'a>> {
+    let module = |(source, made): (&'a Prepared<'_>, &'a CompiledObject)| Module {
+        path: &source.path,
+        arguments: &made.arguments,
+        bitcode: made.object.bytes(),
+        trusted: !matches!(source.contents, Some(Contents::Unread(_))),
+    };
+    sources.iter().zip(&compiled.objects).map(module).collect()
 }
 
 /// Compiles sources, in parallel when there are several.
@@ -74,24 +98,17 @@ pub(crate) fn compile(
         .collect();
     let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
     let modules: Vec<Option<&[u8]>> = sources.iter().map(|source| module(source, form)).collect();
-    let objects = run(&modules, &files, &answer.jobs, form, color)
-        .map_err(|(index, messages)| {
-            let path = sources.get(index).map_or("", |source| source.path.as_ref());
-            failure(FailureKind::Compile, &format!("compile {path}"), &messages)
-        })?
+    let lines: Vec<&[String]> = answer.jobs.iter().map(|job| &job.arguments[1..]).collect();
+    let objects = run(&modules, &files, &lines, form, color)
+        .map_err(|failed| not_compiled(sources, failed))?
         .into_iter()
-        .zip(&answer.jobs)
-        .map(|((object, messages), job)| CompiledObject {
-            object,
-            arguments: job.arguments[1..].to_vec(),
-            messages,
-        })
+        .zip(lines)
+        .map(|((object, messages), line)| CompiledObject { object, arguments: line.to_vec(), messages })
         .collect::<Vec<_>>();
     let (frontend, codegen) =
         objects.iter().map(|o| o.object.times()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
     let passed = start.elapsed().as_secs_f64() * 1e3;
     let share = if frontend + codegen > 0.0 { codegen / (frontend + codegen) } else { 0.0 };
-    let after = |job: &Job, flag: &str| job.arguments.iter().skip_while(|a| *a != flag).nth(1).cloned();
     let mut seen = answer.seen;
     seen.extend(files.seen());
     Ok(Compiled {
@@ -99,9 +116,49 @@ pub(crate) fn compile(
         messages: answer.messages,
         seen,
         times: (passed * (1.0 - share), passed * share),
-        cpu: answer.jobs.first().and_then(|job| after(job, "-target-cpu")).unwrap_or_default(),
+        target: Target::of(answer.jobs.iter().map(|job| &job.arguments[..])),
         log: answer.jobs.iter().map(|job| format!("clang {}", shown(&job.arguments))).collect(),
     })
+}
+
+/// Generates code of the modules that [`compile`] has made of the sources, as it would have itself, but with every function in
+/// a section of its own. The objects come in the order of the sources.
+///
+/// # Errors
+/// What the code generator says of the first that it cannot do.
+pub(crate) fn generate(
+    sources: &[Prepared<'_>],
+    modules: &[Module<'_>],
+    place: &Place<'_>,
+    color: bool,
+) -> Result<Vec<(Object, Messages)>, Failure> {
+    let paths = distinct_paths(sources);
+    let inputs: Vec<File<'_>> = paths
+        .iter()
+        .zip(modules)
+        .map(|(path, module)| File { path: path.as_ref().into(), contents: module.bitcode.into() })
+        .collect();
+    let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
+    let of_module = |module: &Module<'_>| {
+        let mut line = module.arguments.to_vec();
+        if let Some(at) = line.iter().rposition(|argument| argument == "-x")
+            && let Some(language) = line.get_mut(at + 1)
+        {
+            *language = "ir".to_owned();
+        }
+        line.push("-ffunction-sections".to_owned());
+        line
+    };
+    let lines: Vec<Vec<String>> = modules.iter().map(of_module).collect();
+    let lines: Vec<&[String]> = lines.iter().map(Vec::as_slice).collect();
+    run(&vec![None; lines.len()], &files, &lines, Form::Object, color)
+        .map_err(|failed| not_compiled(sources, failed))
+}
+
+/// What went wrong with one of the sources.
+fn not_compiled(sources: &[Prepared<'_>], (number, messages): (usize, Messages)) -> Failure {
+    let path = sources.get(number).map_or("", |source| source.path.as_ref());
+    failure(FailureKind::Compile, &format!("compile {path}"), &messages)
 }
 
 /// The paths that the compiler knows the sources by: their own, except where one that lies in memory would hide another.
@@ -179,23 +236,23 @@ fn module<'a>(source: &'a Prepared<'_>, form: Form) -> Option<&'a [u8]> {
 /// An object and what was said of it.
 type Outcome = (Object, Messages);
 
-/// Runs the jobs of sources that are no modules, several at once. After an error none is begun any more; then gives the number of the first job that failed
-/// and what was said of it.
+/// Runs the front end with the lines (what is behind `-cc1`) of sources that are no modules, several at once. After an error
+/// none is begun any more; then gives the number of the first that failed and what was said of it.
 fn run(
     modules: &[Option<&[u8]>],
     files: &Files,
-    jobs: &[Job],
+    lines: &[&[String]],
     form: Form,
     color: bool,
 ) -> Result<Vec<Outcome>, (usize, Messages)> {
-    let alone = jobs.iter().any(|job| job.arguments.iter().any(|argument| argument == "-mllvm"));
+    let alone = lines.iter().any(|line| line.iter().any(|argument| argument == "-mllvm"));
     let _shared = (!alone).then(|| LLVM_OPTIONS.read());
     let _exclusive = alone.then(|| LLVM_OPTIONS.write());
-    in_parallel(jobs.len(), alone, |number| {
+    in_parallel(lines.len(), alone, |number| {
         let messages = Messages::new();
         let made = match modules[number] {
             Some(module) => Object::of(module),
-            None => files.compile(&jobs[number].arguments[1..], form == Form::Bitcode, color, &messages),
+            None => files.compile(lines[number], form == Form::Bitcode, color, &messages),
         };
         match made {
             Some(mut object) => {

@@ -1,15 +1,18 @@
 //! Bodies for the functions of lazy images that are mapped in this process.
 
+use super::body_suffix;
 use super::claims::{Claim, Claims, Finished};
 use super::kept::{self, Kept, KeptBody};
 use super::link::Opened;
 use super::names::Names;
-use super::{body_suffix, elf_name, optimises};
 use crate::link::FRESH_CODE;
 use crate::session::{self, Host, Question, Session, SessionError, fork};
-use crate::split::{Facts, Number, PlanOptions, Settings, Unit, cluster};
+use crate::split::{Facts, Number, PlanOptions, Settings, Unit, cluster, optimises};
+use crate::traced::READER_SUFFIX;
 use hotbed_loader::boundary::{Body, CompiledFunctions, Failure, FailureKind, FreshArea, Others};
-use hotbed_loader::image::note::FUNCTIONS_SECTION;
+use hotbed_loader::image::note::{
+    ENTRIES_SECTION, ENTRY_BYTES, FUNCTIONS_SECTION, SLOTS_HEAD, SLOTS_SECTION,
+};
 use hotbed_loader::sys::sync::{Mutex, RwLock};
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64};
@@ -70,15 +73,14 @@ struct Work {
     bitcode: Arc<Vec<u8>>,
     /// Whether bodies are too far away from the image to reach it.
     far: bool,
+    /// The functions that have bodies in the image itself.
+    linked: HashSet<Number>,
     claims: Claims,
     /// One for each thread that compiled at once, at most.
     idle: Mutex<Vec<Unit>>,
     /// For looking at, once that is wanted.
     reader: Mutex<Option<Unit>>,
 }
-
-/// What is behind local names when contents are hashed: a hash must not tell how many units came before this one.
-const READER_SUFFIX: &str = ".u";
 
 /// What the session's questions lead to.
 struct Asked {
@@ -136,6 +138,12 @@ impl Compiler {
         let names = Names::read(file, distance).map_err(refuse)?;
         let functions = functions(file).map_err(refuse)?;
         let far = !reaches(&self.session.extent(), &extent(file, distance).map_err(refuse)?);
+        let mut linked: HashMap<u32, HashSet<Number>> = HashMap::new();
+        for (&(unit, number), has_body) in functions.iter().zip(bodies_in(file).map_err(refuse)?) {
+            if has_body {
+                linked.entry(unit).or_default().insert(number);
+            }
+        }
         let mut opened = opened.into_iter().map(|opened| opened.0);
         let work = |(number, unit): (u32, &Kept<'_>)| {
             // What is there need not be read from the file.
@@ -150,6 +158,7 @@ impl Compiler {
                 trusted: unit.trusted,
                 bitcode: bitcode.unwrap_or_else(|| Arc::new(unit.bitcode.to_vec())),
                 far,
+                linked: linked.remove(&number).unwrap_or_default(),
                 claims: Claims::default(),
                 idle: Mutex::new(idle.into_iter().collect()),
                 reader: Mutex::default(),
@@ -227,7 +236,8 @@ impl Bodies {
             self.compiled.lock().push(Compiled { slots, object: Arc::new(made.object) });
         }
         claim.done(&made.bodies);
-        let calls = calls.into_iter().filter(|&call| work.claims.is_free(call));
+        let is_free = |call: &Number| work.claims.is_free(*call) && !work.linked.contains(call);
+        let calls = calls.into_iter().filter(is_free);
         let calls = calls.filter_map(|call| self.slots.get(&(work.number, call)).copied()).collect();
         Ok(CompiledFunctions { bodies, calls })
     }
@@ -242,7 +252,7 @@ impl Bodies {
         };
         let object = piece?.compile()?;
         let facts = unit.facts().clone();
-        let name = |&function: &Number| facts.get(function).map(|f| format!("{}{suffix}", elf_name(f)));
+        let name = |&function: &Number| facts.get(function).map(|f| format!("{}{suffix}", f.elf_name()));
         let names: Vec<String> = group.iter().filter_map(name).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let lasting = !unit.reads_files();
@@ -327,7 +337,7 @@ impl Bodies {
             found.extend(own);
             // A weak one may be another unit's.
             if own.is_none() || !symbol.local {
-                found.extend(self.by_name()?.get(elf_name(symbol)).into_iter().flatten());
+                found.extend(self.by_name()?.get(symbol.elf_name()).into_iter().flatten());
             }
         }
         Ok(found)
@@ -344,7 +354,7 @@ impl Bodies {
             for (number, symbol) in (0..).zip(&unit.facts().symbols) {
                 let slot = self.slots.get(&(work.number, symbol.base.unwrap_or(number)));
                 if let Some(&slot) = slot.filter(|_| !symbol.local) {
-                    slots.entry(elf_name(symbol).to_owned()).or_default().push(slot);
+                    slots.entry(symbol.elf_name().to_owned()).or_default().push(slot);
                 }
             }
             work.idle.lock().push(unit);
@@ -387,7 +397,8 @@ impl Work {
         let group = if optimises(&self.arguments) {
             body(function).map(|_| vec![function])
         } else {
-            cluster(function, &facts, &PlanOptions::SMALL, |callee| claim.add(callee), body)
+            let take = |callee| !self.linked.contains(&callee) && claim.add(callee);
+            cluster(function, &facts, &PlanOptions::SMALL, take, body)
         };
         // What was to come along may be what nobody will ever call, and not be sound.
         Ok(match group {
@@ -432,6 +443,20 @@ pub(super) fn functions(file: &[u8]) -> Result<Vec<(u32, Number)>, &'static str>
     let bytes = section.data(LE, file).map_err(|_| "has a damaged table of functions")?;
     let word = |bytes: &[u8; 16], at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| bytes[at + byte]));
     Ok(bytes.as_chunks().0.iter().map(|record| (word(record, 0), word(record, 4))).collect())
+}
+
+/// Whether functions of the image in `file` have bodies there, in the order of slots: these lead elsewhere than to the lazy
+/// entries.
+fn bodies_in(file: &[u8]) -> Result<Vec<bool>, &'static str> {
+    let header = FileHeader64::<LE>::parse(file).map_err(|_| "is no image")?;
+    let sections = header.sections(LE, file).map_err(|_| "has no table of sections")?;
+    let section = |name: &str| sections.section_by_name(LE, name.as_bytes()).map(|(_, section)| section);
+    let slots = section(SLOTS_SECTION).ok_or("has no slots for its functions")?;
+    let entries = section(ENTRIES_SECTION).ok_or("has no lazy entries for its functions")?.sh_addr(LE);
+    let slots = slots.data(LE, file).map_err(|_| "has damaged slots")?;
+    let slots = slots.get(SLOTS_HEAD as usize..).ok_or("has damaged slots")?.as_chunks().0;
+    let entry = |number: u64| entries.wrapping_add(number * ENTRY_BYTES);
+    Ok((0..).zip(slots).map(|(number, slot)| u64::from_le_bytes(*slot) != entry(number)).collect())
 }
 
 /// Where the image in `file` lies.

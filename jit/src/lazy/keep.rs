@@ -6,12 +6,14 @@
 use super::bodies::functions;
 use super::head::head_object;
 use super::kept::{self, Kept, KeptBody};
-use super::link::{defect, own_objects};
-use crate::in_process::{Made, MadeSource, link};
+use super::link::{defect, stubs};
+use crate::frontend::Target;
+use crate::in_process::link;
+use crate::made::{Made, MadeSource};
 use crate::shim;
 use crate::split::{Number, Settings, Unit};
 use hotbed_loader::boundary::{Failure, FailureKind, Reply, Request};
-use hotbed_loader::image::note;
+use hotbed_loader::image::{Metadata, note};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::OwnedFd;
@@ -28,7 +30,7 @@ pub fn keep(request: &Request, file: &[u8], more: &[u8]) -> Result<OwnedFd, Fail
         |what: &str| Failure::new(FailureKind::Input, format!("cannot keep bodies of an image: it {what}"));
     let units = kept::units(file).map_err(refuse)?;
     let functions = functions(file).map_err(refuse)?;
-    let metadata = note::metadata(file).map_err(|error| refuse(&format!("is none: {error}")))?;
+    let metadata = Metadata::of_file(file).map_err(|error| refuse(&format!("is none: {error}")))?;
     let more = kept::decode_bodies(more).map_err(|_| refuse("comes with damaged bodies"))?;
     let bodies = different(kept::bodies(file).map_err(refuse)?.into_iter().chain(more), functions.len());
 
@@ -53,8 +55,9 @@ pub fn keep(request: &Request, file: &[u8], more: &[u8]) -> Result<OwnedFd, Fail
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let settings = Settings { name, suffix, arguments: &arguments, trusted, far: false };
         let mut opened = Unit::open(Arc::new(bitcode.to_vec()), &settings)?;
-        let own = own_objects(&mut opened, name, at as u32, suffix, &compiled[at])?;
-        let own = own.into_iter().map(Cow::Owned);
+        let data = opened.data()?.compile()?;
+        let stubs = stubs(name, opened.facts(), at as u32, suffix, &compiled[at], None)?;
+        let own = std::iter::once(data).chain(stubs).map(Cow::Owned);
         let objects = own.chain(objects[at].iter().map(|&object| Cow::Borrowed(object))).collect();
         // Sources come in the order of units, and what the front end made of them is what it was.
         let hash = request_hash(request, &metadata.inputs, at).ok_or_else(|| refuse("has other inputs"))?;
@@ -63,7 +66,9 @@ pub fn keep(request: &Request, file: &[u8], more: &[u8]) -> Result<OwnedFd, Fail
     made.first = Some(head_object(&units, &bodies).map_err(|error| defect("functions", &error))?);
     made.known = Some(metadata.inputs);
     let reply = Reply { reproducible: true, ..Reply::default() };
-    Ok(link(request, made, metadata.cpu, reply, BTreeSet::new())?.image)
+    let requires = note::layout(file).map_err(|error| refuse(&format!("is none: {error}")))?.requires;
+    let target = Target { cpu: metadata.cpu, requires };
+    Ok(link(request, made, target, reply, BTreeSet::new())?.image)
 }
 
 /// Bodies of functions that no earlier one has.

@@ -7,9 +7,10 @@
 //! Stubs of weak functions are in no COMDAT groups: of several ones the linker takes the first by their binding alone, and
 //! what is left over is eight bytes. So nothing of what belongs to a function is ever missing.
 
+use super::body_suffix;
 use super::head::HEAD;
 use super::object::{Manner, Section, Writer};
-use super::{body_suffix, elf_name};
+use crate::link::STUBS_SECTION;
 use crate::split::{Facts, Kind, Linkage, Number, Symbol, Visibility};
 use hotbed_loader::image::note::{ENTRIES_SECTION, FUNCTIONS_SECTION, SLOTS_SECTION};
 use object::elf;
@@ -25,7 +26,8 @@ const ENTRY: usize = 5;
 const TRAP: u8 = 0xcc;
 
 /// The stub object of the unit that is number `unit` of its image, with `suffix` behind its local names. Functions that are
-/// `compiled` have their bodies in other objects of the link.
+/// `compiled` have their bodies in other objects of the link. If there are `exports`, all other names of functions are for the
+/// image alone.
 ///
 /// # Errors
 /// When it cannot be written, which is a defect.
@@ -34,10 +36,17 @@ pub(super) fn stub_object(
     unit: u32,
     suffix: &str,
     compiled: &HashSet<Number>,
+    exports: Option<&HashSet<String>>,
 ) -> Result<Vec<u8>, Error> {
+    let manner = |symbol: &Symbol, kind| match exports {
+        Some(exports) if !exports.contains(symbol.elf_name()) => {
+            Manner { visibility: elf::STV_HIDDEN, ..manner(symbol, kind) }
+        }
+        _ => manner(symbol, kind),
+    };
     let mut object = Writer::new();
     let head = object.need(HEAD, Manner { kind: elf::STT_NOTYPE, ..Manner::HIDDEN });
-    let mut stubs = object.section(".text.hotbed.stubs", elf::SHF_EXECINSTR, 16);
+    let mut stubs = object.section(STUBS_SECTION, elf::SHF_EXECINSTR, 16);
     let mut entries = object.section(ENTRIES_SECTION, elf::SHF_EXECINSTR, 1);
     let mut slots = object.section(SLOTS_SECTION, elf::SHF_WRITE, 8);
     let mut records = object.section(FUNCTIONS_SECTION, elf::SectionFlags(0), 8);
@@ -54,13 +63,13 @@ pub(super) fn stub_object(
         stubs.bytes.extend([0xff, 0x25]);
         object.refer(&mut stubs, slots.start, slot as i64 - 4, elf::R_X86_64_PC32)?;
         stubs.bytes.resize(stub + STUB, TRAP);
-        object.define(elf_name(symbol), &stubs, stub as u64, STUB as u64, manner(symbol, elf::STT_FUNC));
+        object.define(symbol.elf_name(), &stubs, stub as u64, STUB as u64, manner(symbol, elf::STT_FUNC));
 
         // call head
         entries.bytes.push(0xe8);
         object.refer(&mut entries, head, -4, elf::R_X86_64_PC32)?;
         if compiled.contains(&number) {
-            let name = format!("{}{}", elf_name(symbol), body_suffix(unit));
+            let name = format!("{}{}", symbol.elf_name(), body_suffix(unit));
             let body = object.need(&name, Manner::HIDDEN);
             object.refer(&mut slots, body, 0, elf::R_X86_64_64)?;
         } else {
@@ -71,7 +80,7 @@ pub(super) fn stub_object(
         records.bytes.extend(number.to_le_bytes());
         object.refer(&mut records, stubs.start, stub as i64, elf::R_X86_64_PC32)?;
         object.refer(&mut records, names.start, names.bytes.len() as i64, elf::R_X86_64_PC32)?;
-        names.bytes.extend(shown(symbol, suffix).as_bytes());
+        names.bytes.extend(symbol.source_name(suffix).as_bytes());
         names.bytes.push(0);
     }
     debug_assert_eq!(
@@ -80,7 +89,7 @@ pub(super) fn stub_object(
     );
 
     let mut references = object.section(".hotbed.references", elf::SectionFlags(0), 4);
-    define_followers(&mut object, facts, &places, &stubs, &mut references)?;
+    define_followers(&mut object, facts, &places, &stubs, &mut references, manner)?;
     let mut calls = object.section(".text.hotbed.references", elf::SHF_EXECINSTR, 1);
     refer_to_others(&mut object, facts, &mut calls, &mut references)?;
 
@@ -99,6 +108,7 @@ fn define_followers(
     places: &[Option<u64>],
     stubs: &Section,
     references: &mut Section,
+    manner: impl Fn(&Symbol, elf::SymbolType) -> Manner,
 ) -> Result<(), Error> {
     let place = |base: Number| places.get(base as usize).copied().flatten();
     for symbol in &facts.symbols {
@@ -108,7 +118,7 @@ fn define_followers(
             Kind::Ifunc => manner(symbol, elf::STT_GNU_IFUNC),
             Kind::Function | Kind::Variable => continue,
         };
-        let name = object.define(elf_name(symbol), stubs, place, STUB as u64, manner);
+        let name = object.define(symbol.elf_name(), stubs, place, STUB as u64, manner);
         let own = symbol.linkage == Linkage::Strong || symbol.visibility != Visibility::Default;
         if symbol.kind == Kind::Ifunc && own {
             // A direct reference makes the linker give the ifunc one address, of an entry that leads to what was chosen. That
@@ -132,7 +142,7 @@ fn refer_to_others(
         if symbol.linkage.is_definition() || symbol.thread_local {
             continue;
         }
-        let name = object.need(elf_name(symbol), manner(symbol, elf::STT_NOTYPE));
+        let name = object.need(symbol.elf_name(), manner(symbol, elf::STT_NOTYPE));
         match symbol.kind {
             Kind::Function => {
                 // jmp function@PLT
@@ -159,10 +169,4 @@ fn manner(symbol: &Symbol, kind: elf::SymbolType) -> Manner {
         },
         kind,
     }
-}
-
-/// A function's name as its source has it, for messages.
-fn shown<'a>(symbol: &'a Symbol, suffix: &str) -> &'a str {
-    let name = elf_name(symbol);
-    if symbol.local { name.strip_suffix(suffix).unwrap_or(name) } else { name }
 }

@@ -64,6 +64,7 @@ pub(crate) fn check_archive(bytes: &[u8], folder: Option<&Path>) -> Result<Archi
         facts.objects.startup |= object.startup;
         facts.objects.old_constructors |= object.old_constructors;
         facts.objects.undefined.extend(object.undefined);
+        facts.objects.shared.extend(object.shared);
     }
     facts.objects.undefined.sort_unstable();
     facts.objects.undefined.dedup();

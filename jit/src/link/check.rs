@@ -5,6 +5,7 @@
 //! without looking is looked at here first. The same pass finds out what the linker's line depends on.
 
 use super::constructors::is_old;
+use super::identity::{SharedDefinition, shared_definitions};
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader, SectionTable};
 use object::{LittleEndian as LE, SectionIndex};
@@ -32,6 +33,8 @@ pub(crate) struct ObjectFacts {
     pub(crate) thread_locals: Vec<Vec<u8>>,
     /// `thread_local` variables that it reaches by the initial-exec model.
     pub(crate) initial_exec: Vec<Vec<u8>>,
+    /// What it defines and others may define too.
+    pub(crate) shared: Vec<SharedDefinition>,
 }
 
 impl ObjectFacts {
@@ -89,6 +92,9 @@ pub(crate) fn check_object(bytes: &[u8]) -> Finding<ObjectFacts> {
     check_sections(&sections, bytes, &mut facts)?;
     check_symbols(&sections, bytes, &mut facts)?;
     check_relocations(&sections, bytes, &mut facts)?;
+    if let Ok(symbols) = sections.symbols(LE, bytes, elf::SHT_SYMTAB) {
+        facts.shared = shared_definitions(&sections, &symbols, bytes);
+    }
     Ok(facts)
 }
 
@@ -358,7 +364,7 @@ fn check_relocations(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFa
 }
 
 /// Bytes that a relocation of this type writes.
-fn width(kind: elf::RelocationType) -> u64 {
+pub(super) fn width(kind: elf::RelocationType) -> u64 {
     match kind {
         elf::R_X86_64_NONE => 0,
         elf::R_X86_64_8 | elf::R_X86_64_PC8 => 1,

@@ -1,10 +1,14 @@
 //! One link: inputs in, a sealed image in an in-memory file out.
 
+use super::bundle::{FEW, bundle};
 use super::check::ObjectFacts;
+use super::dependencies::{remembered, stub_of};
+use super::identity::identities;
 use super::libraries::Libgcc;
 use super::line::{LinePiece, Wishes, is_plain, line, read_dependencies};
 use super::lld;
 use super::memory::MemoryFiles;
+use super::order;
 use super::own_object::own_object;
 use super::reduce::{Piece, reduce};
 use super::seal::seal;
@@ -12,7 +16,8 @@ use super::shape::{Shape, is_foreign_archive, is_small, most_imports};
 use super::startup;
 use crate::frontend::Place;
 use hotbed_loader::boundary::{Failure, FailureKind};
-use hotbed_loader::image::note::Metadata;
+use hotbed_loader::cpu::CpuFeatures;
+use hotbed_loader::image::{Identities, ImageInterface, Metadata};
 use hotbed_loader::sys::files::contents;
 use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
@@ -61,10 +66,16 @@ pub(crate) struct LinkWishes<'a> {
     pub(crate) whole_archives: bool,
     /// Base of relative paths, and the environment.
     pub(crate) place: &'a Place<'a>,
+    /// Images that it is linked against.
+    pub(crate) images: &'a [ImageInterface],
     /// It has functions that are compiled later.
     pub(crate) lazy: bool,
+    /// Functions come in an order ([`with_order`](super::with_order)).
+    pub(crate) ordered: bool,
     /// What the image says about itself.
     pub(crate) metadata: &'a Metadata,
+    /// What its code needs of the processor.
+    pub(crate) requires: CpuFeatures,
 }
 
 /// An image and what its link depended on.
@@ -102,43 +113,52 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     let mut plain = !wishes.whole_archives;
     let mut libgcc = Libgcc::Needless;
     let mut undefined: Vec<&[u8]> = Vec::new();
-    for input in inputs {
-        let (path, archive, facts) = match input {
-            LinkInput::Flag(flag) => {
-                plain &= is_plain(flag);
-                if !is_plain(flag) || flag.starts_with("-l") {
-                    libgcc = Libgcc::Wanted;
+    for inputs in inputs.chunk_by(of_one_source) {
+        for input in inputs {
+            let Some((facts, archive)) = facts_of(input) else { continue };
+            cpp |= facts.cpp;
+            undefined.extend(facts.undefined.iter().map(Vec::as_slice));
+            if archive
+                || facts.undefined.iter().any(|name| name.starts_with(b"__") || name.starts_with(b"_Unwind"))
+            {
+                libgcc = Libgcc::Wanted;
+            }
+        }
+        if inputs.len() > FEW {
+            let (name, objects): (Vec<_>, Vec<_>) = inputs.iter().filter_map(in_memory).unzip();
+            let name = name.first().copied().unwrap_or_default();
+            let path = files.add(&bundle(&objects), name).map_err(internal("no memory for objects"))?;
+            push_file(&mut pieces, path, true);
+            continue;
+        }
+        for input in inputs {
+            let (path, archive) = match input {
+                LinkInput::Flag(flag) => {
+                    plain &= is_plain(flag);
+                    if !is_plain(flag) || flag.starts_with("-l") {
+                        libgcc = Libgcc::Wanted;
+                    }
+                    pieces.push(LinePiece::Flag((*flag).to_owned()));
+                    continue;
                 }
-                pieces.push(LinePiece::Flag((*flag).to_owned()));
-                continue;
-            }
-            LinkInput::File { path, facts, archive } => (path.to_string(), *archive, facts),
-            LinkInput::Bytes { name, bytes, facts, archive } => {
-                let path = files.add(bytes, name).map_err(internal("no memory for an input"))?;
-                (path, *archive, facts)
-            }
-        };
-        cpp |= facts.cpp;
-        undefined.extend(facts.undefined.iter().map(Vec::as_slice));
-        if archive
-            || facts.undefined.iter().any(|name| name.starts_with(b"__") || name.starts_with(b"_Unwind"))
-        {
-            libgcc = Libgcc::Wanted;
-        }
-        let whole = archive && wishes.whole_archives;
-        if whole {
-            pieces.push(LinePiece::Flag("-Wl,--whole-archive".to_owned()));
-        }
-        // A name that begins like a flag is still a file.
-        pieces.push(LinePiece::File(if path.starts_with('-') { format!("./{path}") } else { path }));
-        if whole {
-            pieces.push(LinePiece::Flag("-Wl,--no-whole-archive".to_owned()));
+                LinkInput::File { path, archive, .. } => (path.to_string(), *archive),
+                LinkInput::Bytes { name, bytes, archive, .. } => {
+                    let path = files.add(bytes, name).map_err(internal("no memory for an input"))?;
+                    (path, *archive)
+                }
+            };
+            push_file(&mut pieces, path, archive && wishes.whole_archives);
         }
     }
     let defect = |error: object::write::Error| {
         Failure::new(FailureKind::Internal, format!("cannot link {}: {error}", wishes.unit))
     };
-    let own = own_object(wishes.metadata, most_imports(facts(inputs))).map_err(defect)?;
+    let dependencies = remembered(wishes.images, undefined.iter().copied());
+    let shared =
+        facts(inputs).flat_map(|(facts, archive)| facts.shared.iter().map(move |one| (one, archive)));
+    let identities = Identities::new(identities(shared, wishes.unit));
+    let own = own_object(wishes.metadata, most_imports(facts(inputs)), &dependencies, &identities)
+        .map_err(defect)?;
     let own_path = files.add(&own, "the note of the image").map_err(internal("no memory for the note"))?;
     let startup_paths = if needs_startup(inputs) {
         let add = |bytes: Vec<u8>| files.add(&bytes, "the start files of the image");
@@ -148,6 +168,9 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     } else {
         None
     };
+    let stubs = wishes.images.iter().map(|image| files.add(&stub_of(image), &image.name));
+    let stubs: Vec<String> =
+        stubs.collect::<Result<_, _>>().map_err(internal("no memory for an image's stub"))?;
     let dependency_path =
         files.add(&[], "the list of dependencies").map_err(internal("no memory for dependencies"))?;
     let image_path = files.add(&[], wishes.unit).map_err(internal("no memory for the image"))?;
@@ -168,6 +191,7 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
             dependencies: &dependency_path,
             own_object: &own_path,
             startup: startup_paths.as_ref().map(|[first, last]| [first.as_str(), last.as_str()]),
+            images: &stubs,
         },
         wishes.place,
     )?;
@@ -178,6 +202,10 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         && !libraries.into_iter().any(is_foreign_archive);
     let mut read = Vec::new();
     let mut arguments = Shape::new(wishes.metadata, allocated(inputs), small, wishes.lazy).arguments();
+    if wishes.ordered {
+        let path = files.add(order::SCRIPT.as_bytes(), "the order of functions");
+        arguments.push(path.map_err(internal("no memory for the order of functions"))?);
+    }
     match plain.then(|| reduce(&line.settled, undefined.into_iter())).flatten() {
         Some(reduced) => {
             for piece in reduced.pieces {
@@ -222,7 +250,7 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     };
     let image = file_of(&mut files, &image_path).map_err(internal("reading the image"))?;
     let exports = arguments.iter().any(|argument| EXPORT_EVERYTHING.contains(&argument.as_str()));
-    let checksum = seal(&image, exports).map_err(internal("sealing the image"))?;
+    let checksum = seal(&image, exports, wishes.requires).map_err(internal("sealing the image"))?;
     let dependencies = file_of(&mut files, &dependency_path)
         .and_then(|file| contents(file.as_fd()))
         .map_err(internal("reading dependencies"))?;
@@ -252,12 +280,41 @@ fn needs_startup(inputs: &[LinkInput<'_>]) -> bool {
 
 /// What the checks of objects and archives found, and which are archives.
 fn facts<'a>(inputs: &'a [LinkInput<'_>]) -> impl Iterator<Item = (&'a ObjectFacts, bool)> + Clone {
-    inputs.iter().filter_map(|input| match input {
+    inputs.iter().filter_map(facts_of)
+}
+
+fn facts_of<'a>(input: &'a LinkInput<'_>) -> Option<(&'a ObjectFacts, bool)> {
+    match input {
         LinkInput::Flag(_) => None,
         LinkInput::File { facts, archive, .. } | LinkInput::Bytes { facts, archive, .. } => {
             Some((facts, *archive))
         }
-    })
+    }
+}
+
+/// The name and the bytes of an object in memory.
+fn in_memory<'a>(input: &'a LinkInput<'_>) -> Option<(&'a str, &'a [u8])> {
+    match input {
+        LinkInput::Bytes { name, bytes, archive: false, .. } => Some((name, bytes)),
+        _ => None,
+    }
+}
+
+/// Whether both are objects in memory that were made of one source.
+fn of_one_source(left: &LinkInput<'_>, right: &LinkInput<'_>) -> bool {
+    in_memory(left).zip(in_memory(right)).is_some_and(|((left, _), (right, _))| left == right)
+}
+
+/// A file of the line, which is an archive that is taken whole.
+fn push_file(pieces: &mut Vec<LinePiece>, path: String, whole: bool) {
+    if whole {
+        pieces.push(LinePiece::Flag("-Wl,--whole-archive".to_owned()));
+    }
+    // A name that begins like a flag is still a file.
+    pieces.push(LinePiece::File(if path.starts_with('-') { format!("./{path}") } else { path }));
+    if whole {
+        pieces.push(LinePiece::Flag("-Wl,--no-whole-archive".to_owned()));
+    }
 }
 
 /// The initial-exec model wants a place in the static thread-local block, which a loaded image does not get.

@@ -42,6 +42,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) own_object: &'a str,
     /// Paths of the objects that stand in for start files.
     pub(crate) startup: Option<[&'a str; 2]>,
+    /// Paths of the stubs of images that it is linked against.
+    pub(crate) images: &'a [String],
 }
 
 /// Works out the line.
@@ -113,6 +115,12 @@ fn implied(wishes: &Wishes<'_>) -> Vec<String> {
     .map(str::to_owned)
     .into();
     arguments.push(format!("--dependency-file={}", wishes.dependencies));
+    if !wishes.images.is_empty() {
+        // For the system's own linker: images that belong together lie together.
+        arguments.extend(["-rpath", "$ORIGIN"].map(str::to_owned));
+        // In front of all libraries: whoever is linked against an image means that.
+        arguments.extend_from_slice(wishes.images);
+    }
     if let Some(entry) = wishes.entry {
         arguments.push(format!("--undefined={entry}"));
     }

@@ -1,7 +1,11 @@
 //! The last step of a link: what is known only now is entered, then the checksum.
 
 use super::shape::STRIDE;
-use hotbed_loader::image::note::{self, ARENA_ALIGNMENT, HASHES_SECTION, Layout, LazyLayout};
+use hotbed_loader::cpu::CpuFeatures;
+use hotbed_loader::image::Interface;
+use hotbed_loader::image::note::{
+    self, ARENA_ALIGNMENT, DEPENDENCIES_SECTION, HASHES_SECTION, Layout, LazyLayout,
+};
 use hotbed_loader::sys::files::contents;
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
@@ -19,15 +23,17 @@ type Sections<'a> = SectionTable<'a, FileHeader64<LE>>;
 const ARENA_IMAGE: u64 = 64 << 10;
 
 /// Enters the hashes and the layout in the image, and seals it; gives its checksum. `exports` says that the linker was told
-/// to export everything.
+/// to export everything, `requires` what the code needs of the processor.
 ///
 /// # Errors
 /// When the linker's output cannot be read or written, or has no note: a script of the user's may leave it out.
-pub(super) fn seal(image: &File, exports: bool) -> io::Result<[u8; 32]> {
+pub(super) fn seal(image: &File, exports: bool, requires: CpuFeatures) -> io::Result<[u8; 32]> {
     let mut bytes = contents(image.as_fd())?;
     let Survey { mut layout, hashes } =
         survey(&bytes).ok_or_else(|| io::Error::other("the linker's output cannot be read"))?;
     layout.exports = exports;
+    layout.requires = requires;
+    layout.interface = Interface::of_file(&bytes).map_err(io::Error::other)?.hash();
     let mut changed = Vec::with_capacity(2);
     if let Some((place, values)) = hashes {
         let target = bytes.get_mut(place.clone()).unwrap_or_default();
@@ -61,12 +67,16 @@ fn survey(bytes: &[u8]) -> Option<Survey> {
     layout.frames = frames(&sections, bytes);
     layout.stride = stride(&sections, segments);
     layout.lazy = lazy(&sections)?;
+    if let Some((_, section)) = sections.section_by_name(LE, DEPENDENCIES_SECTION.as_bytes()) {
+        let size = u32::try_from(section.sh_size.get(LE)).ok()?.checked_sub(note::CONTENTS_AT as u32)?;
+        layout.dependencies = Some((section.sh_addr.get(LE) + note::CONTENTS_AT as u64, size));
+    }
     let mut hashes = None;
     if let Some((_, section)) = sections.section_by_name(LE, HASHES_SECTION.as_bytes()) {
-        let start = section.sh_offset.get(LE) as usize + note::HASHES_AT;
-        let room = (section.sh_size.get(LE) as usize).saturating_sub(note::HASHES_AT) / 4;
+        let start = section.sh_offset.get(LE) as usize + note::CONTENTS_AT;
+        let room = (section.sh_size.get(LE) as usize).saturating_sub(note::CONTENTS_AT) / 4;
         let values = import_hashes(&sections, bytes, room)?;
-        layout.hashes = (section.sh_addr.get(LE) + note::HASHES_AT as u64, values.len() as u32);
+        layout.hashes = (section.sh_addr.get(LE) + note::CONTENTS_AT as u64, values.len() as u32);
         hashes = Some((start..start + values.len() * 4, values));
     }
     Some(Survey { layout, hashes })

@@ -11,7 +11,8 @@
 //! can do without mappings of its own: see the shape for arenas in [`hotbed_loader::image::note`].
 
 use super::check::ObjectFacts;
-use hotbed_loader::image::note::{ARENA_ALIGNMENT, Metadata};
+use hotbed_loader::image::Metadata;
+use hotbed_loader::image::note::ARENA_ALIGNMENT;
 use std::collections::HashSet;
 use std::path::Path;
 

@@ -156,6 +156,17 @@ impl Facts {
 }
 
 impl Symbol {
+    /// Its name in an ELF file: a byte in front tells LLVM to take it as it is.
+    pub fn elf_name(&self) -> &str {
+        self.name.strip_prefix('\u{1}').unwrap_or(&self.name)
+    }
+
+    /// Its name as the source has it, of a unit that was opened with that suffix.
+    pub fn source_name(&self, suffix: &str) -> &str {
+        let name = self.elf_name();
+        if self.local { name.strip_suffix(suffix).unwrap_or(name) } else { name }
+    }
+
     fn new(raw: &RawSymbol<'_>) -> Self {
         let has = |flag: u8| raw.flags & flag != 0;
         Self {

@@ -14,6 +14,11 @@ pub struct Source {
     pub arguments: Vec<String>,
 }
 
+/// Whether the front end's arguments ask for optimised code.
+pub(crate) fn optimises(arguments: &[String]) -> bool {
+    arguments.iter().rfind(|argument| argument.starts_with("-O")).is_some_and(|level| level != "-O0")
+}
+
 /// Compiles the sources of a request to bitcode, in order; IR and bitcode are sources, too.
 ///
 /// # Errors
@@ -38,8 +43,7 @@ pub fn sources(request: &Request) -> Result<Vec<Source>, Failure> {
         .collect();
     let compiled = frontend::compile(&prepared, &flags, &place, Form::Bitcode, request.color)?;
     let finish = |(made, input): (frontend::CompiledObject, &Prepared<'_>)| {
-        let level = made.arguments.iter().rfind(|argument| argument.starts_with("-O"));
-        let bitcode = if level.is_some_and(|level| level != "-O0") {
+        let bitcode = if optimises(&made.arguments) {
             prepare(made.object.bytes(), &input.path, true)?
         } else {
             made.object.bytes().to_vec()

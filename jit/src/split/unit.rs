@@ -60,9 +60,14 @@ impl Unit {
     /// Opens a unit.
     ///
     /// # Errors
-    /// When the bitcode cannot be read or does not verify, or the arguments are not understood.
+    /// When the bitcode cannot be read or does not verify, or the arguments are not understood or not for a part of a unit.
     pub fn open(bitcode: Arc<Vec<u8>>, settings: &Settings<'_>) -> Result<Self, Failure> {
         initialize();
+        if settings.arguments.iter().any(|argument| argument == "-mllvm") {
+            let message =
+                format!("cannot open {}: -mllvm is for the whole process and not for pieces", settings.name);
+            return Err(Failure::new(FailureKind::Input, message));
+        }
         let messages = Messages::new();
         // SAFETY: the vector is kept beside the unit and dropped after it, and nobody changes what is shared.
         let split = unsafe {

@@ -1,5 +1,6 @@
 //! What a back end answers.
 
+use super::LevelSigns;
 use crate::codec::{CodecError, Reader, Writer};
 use std::path::PathBuf;
 
@@ -11,6 +12,8 @@ pub struct Reply {
     /// Whether the same request with the same dependencies would give the same image: false when a source used
     /// `__DATE__`, `__TIME__` or `__TIMESTAMP__`, or has the assembler read files (`.incbin`).
     pub reproducible: bool,
+    /// What the sources looked at that is not the same at other levels of optimisation.
+    pub level_signs: LevelSigns,
     /// Warnings and notes.
     pub diagnostics: Vec<Diagnostic>,
     /// The diagnostics as clang prints them, with carets.
@@ -112,7 +115,7 @@ pub enum FailureKind {
     Read = 1,
     /// The source does not compile, or IR or bitcode does not parse or verify.
     Compile = 2,
-    /// An object or archive is damaged or of the wrong kind.
+    /// An object, an archive or a trace is damaged or of the wrong kind, or a strict trace is of something else.
     Input = 3,
     /// The linker refuses: duplicate definitions, relocations that an image cannot have.
     Link = 4,
@@ -223,6 +226,7 @@ pub fn encode(answer: &Result<Reply, Failure>) -> Vec<u8> {
             w.u8(0);
             w.list(&reply.dependencies, |w, d| d.write(w));
             w.bool(reply.reproducible);
+            w.u8(reply.level_signs.bits());
             w.list(&reply.diagnostics, |w, d| d.write(w));
             w.text(&reply.rendered);
             w.list(&reply.log, |w, line| w.text(line));
@@ -251,6 +255,7 @@ pub fn decode(bytes: &[u8]) -> Result<Result<Reply, Failure>, CodecError> {
         0 => Ok(Ok(Reply {
             dependencies: r.list(Dependency::read)?,
             reproducible: r.bool()?,
+            level_signs: LevelSigns::from_bits(r.u8()?),
             diagnostics: r.list(Diagnostic::read)?,
             rendered: r.text()?.to_owned(),
             log: r.list(|r| Ok(r.text()?.to_owned()))?,

@@ -1,6 +1,8 @@
 //! What a host asks of a back end.
 
 use crate::codec::{CodecError, Reader, Writer};
+use crate::image::ImageInterface;
+use crate::trace::{Call, Record};
 use std::path::PathBuf;
 
 /// One compilation: everything in it becomes one image.
@@ -18,12 +20,26 @@ pub struct Request {
     pub entry: Option<String>,
     /// The image's `SONAME`: what others that are linked against it will look for.
     pub soname: Option<String>,
+    /// Images that it is linked against, in the order of search: all that the linker needs to know of them.
+    pub images: Vec<ImageInterface>,
     /// Take every member of archives, needed or not.
     pub whole_archives: bool,
     /// Compile functions of sources, IR and bitcode when they are first called: the image has them as bitcode.
     pub lazy: bool,
+    /// What is known of the program's calls. The functions that were called lie together, in that order; of a lazy image
+    /// they are compiled now, and the others are for the image only until they are.
+    pub trace: Option<Trace>,
     /// Render diagnostics with terminal colours.
     pub color: bool,
+}
+
+/// Which functions of a program were called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Each once, in the order of first calls.
+    pub calls: Vec<Call>,
+    /// It is an error if something was called that is not there, or is not what it was. Otherwise that is a warning.
+    pub strict: bool,
 }
 
 /// A piece of the command line.
@@ -133,8 +149,17 @@ impl Request {
         });
         w.option(self.entry.as_ref(), |w, entry| w.text(entry));
         w.option(self.soname.as_ref(), |w, soname| w.text(soname));
+        w.list(&self.images, |w, image| image.encode(w));
         w.bool(self.whole_archives);
         w.bool(self.lazy);
+        w.option(self.trace.as_ref(), |w, trace| {
+            w.list(&trace.calls, |w, Call { record, trace, line }| {
+                w.text(&record.encode());
+                w.text(trace);
+                w.u32(*line);
+            });
+            w.bool(trace.strict);
+        });
         w.bool(self.color);
         w.finish()
     }
@@ -163,8 +188,16 @@ impl Request {
             environment: r.list(|r| Ok((r.text()?.to_owned(), r.text()?.to_owned())))?,
             entry: r.option(|r| Ok(r.text()?.to_owned()))?,
             soname: r.option(|r| Ok(r.text()?.to_owned()))?,
+            images: r.list(ImageInterface::decode)?,
             whole_archives: r.bool()?,
             lazy: r.bool()?,
+            trace: r.option(|r| {
+                let calls = r.list(|r| {
+                    let record = Record::decode(r.text()?).map_err(|_| CodecError("no record of a call"))?;
+                    Ok(Call { record, trace: r.text()?.to_owned(), line: r.u32()? })
+                })?;
+                Ok(Trace { calls, strict: r.bool()? })
+            })?,
             color: r.bool()?,
         })
     }
@@ -213,6 +246,14 @@ mod tests {
 
     #[test]
     fn a_request_survives_the_boundary() {
+        let record = Record {
+            source: "a.cpp".into(),
+            function: "_Z1fv".into(),
+            content: Some([5; 32]),
+            microseconds: 7,
+            flags: vec!["-O2".into()],
+        };
+        let call = Call { record, trace: "t.trace".into(), line: 3 };
         let request = Request {
             unit: "u".into(),
             arguments: vec![
@@ -227,8 +268,10 @@ mod tests {
             environment: vec![("CPATH".into(), "x".into())],
             entry: Some("main".into()),
             soname: Some("u.hbi".into()),
+            images: vec![crate::image::sample_interface("core.hbi")],
             whole_archives: true,
             lazy: true,
+            trace: Some(Trace { calls: vec![call], strict: true }),
             color: false,
         };
         let bytes = request.encode();

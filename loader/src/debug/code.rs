@@ -78,7 +78,7 @@ impl LoadedCode {
                 let (file, status) = files::open_regular(path).map_err(read)?;
                 let bytes = files::contents_of(&file, status.identity.size).map_err(read)?;
                 match checksum {
-                    Some(checksum) if note::recorded_checksum(&bytes).ok() != Some(*checksum) => {
+                    Some(checksum) if note::recorded_checksum(&*bytes).ok() != Some(*checksum) => {
                         Err(DebugError::Changed(path.clone()))
                     }
                     _ => Ok(Cow::Owned(bytes)),

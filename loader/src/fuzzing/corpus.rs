@@ -6,15 +6,19 @@
 //! image there is nothing that may be touched, and neither is there between its segments, so that whoever strays dies.
 
 use super::mutation::{Random, Subject};
-use super::{Outcome, codec, image, note, store};
+use super::{Outcome, codec, image, note as read_note, store};
 use crate::boundary::{
     Argument, Content, Dependency, Diagnostic, Failure, FailureKind, Input, Lang, Reply, Request, Severity,
-    encode_answer,
+    Trace, encode_answer,
 };
-use crate::image::note::Metadata;
+use crate::cpu::CpuLevel;
+use crate::image::Metadata;
+use crate::image::note::{self, Layout};
+use crate::image::{ImageDependency, join, sample_interface};
 use crate::slots::tests::support as slots;
 use crate::store::sample_contents;
 use crate::testing::Folder;
+use crate::trace::{Call, Record};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -90,6 +94,9 @@ const IMAGES: [(&str, &str, &[&str]); 6] = [
 /// One with functions that are compiled when they are called.
 const LAZY: &str = "lazy.c";
 
+/// One that has variants.
+const VARIANTS: &str = "variants.c";
+
 /// An image that needs what the others have.
 const USER: &str =
     "extern int data[], counter, call(void), newer(void), both(void); int own(void), say(void);
@@ -110,6 +117,15 @@ fn make(folder: &Folder) {
         &["f", "g"],
     );
     std::fs::write(folder.path().join("lazy.so"), bytes).unwrap();
+    let variant = |level: CpuLevel| {
+        let mut bytes =
+            std::fs::read(folder.image("variant.c", "int f(void) { return 1; } int g;", &[])).unwrap();
+        let layout = Layout { requires: level.features(), ..note::layout(&bytes).unwrap() };
+        note::set_layout(&mut bytes, &layout).unwrap();
+        bytes
+    };
+    let bytes = join([CpuLevel::V1, CpuLevel::V3].map(variant).into()).unwrap();
+    std::fs::write(folder.path().join("variants.so"), bytes).unwrap();
 }
 
 /// Makes the image of that name, and says where it is.
@@ -141,7 +157,7 @@ impl Corpus {
             images: IMAGES
                 .iter()
                 .map(|(name, ..)| *name)
-                .chain([LAZY])
+                .chain([LAZY, VARIANTS])
                 .map(|name| Subject::of_elf(read(name)).unwrap())
                 .collect(),
             user: read("user"),
@@ -162,7 +178,7 @@ impl Corpus {
             7 => (Kind::Store, store(&pick(&self.stores))),
             _ => {
                 let bytes = pick(&self.images);
-                note(&bytes);
+                read_note(&bytes);
                 (Kind::Image, image(&bytes, &[&self.user]))
             }
         }
@@ -187,6 +203,13 @@ fn encodings() -> Vec<Vec<u8>> {
         inputs: vec![("a.c".into(), [7; 32]), ("b.c".into(), [9; 32])],
         entry: Some("main".into()),
     };
+    let record = Record {
+        source: "a.c".into(),
+        function: "f".into(),
+        content: Some([3; 32]),
+        microseconds: 40,
+        flags: vec!["-O2".into()],
+    };
     let request = Request {
         unit: "u.c".into(),
         arguments: vec![
@@ -201,8 +224,10 @@ fn encodings() -> Vec<Vec<u8>> {
         environment: vec![("CPATH".into(), "/inc".into())],
         entry: Some("main".into()),
         soname: None,
+        images: vec![sample_interface("core.hbi")],
         whole_archives: true,
         lazy: true,
+        trace: Some(Trace { calls: vec![Call { record, trace: "t.trace".into(), line: 2 }], strict: false }),
         color: false,
     };
     let diagnostic = Diagnostic {
@@ -223,7 +248,9 @@ fn encodings() -> Vec<Vec<u8>> {
     let mut failure = Failure::new(FailureKind::Compile, "cannot compile u.c");
     failure.diagnostics.push(diagnostic);
     let answers = [Ok(reply), Err(failure)].map(|answer| encode_answer(&answer));
-    [vec![metadata.encode(), request.encode()], answers.to_vec()].concat()
+    let remembered =
+        ImageDependency::encode_all(&[ImageDependency::new(&sample_interface("a.hbi"), [&b"area"[..]])]);
+    [vec![metadata.encode(), request.encode(), remembered], answers.to_vec()].concat()
 }
 
 /// Runs the cases of its task, if there is one: every [`PROCESSES`]th number of a range.

@@ -55,6 +55,22 @@ pub(crate) struct Plan {
     pub(crate) thread_ends: bool,
 }
 
+impl Plan {
+    /// Needs the image at a place among those that are held.
+    pub(crate) fn use_image(&mut self, at: usize) {
+        if !self.images.contains(&at) {
+            self.images.push(at);
+        }
+    }
+
+    /// Needs the image at a place in the group.
+    pub(crate) fn use_member(&mut self, at: usize) {
+        if !self.members.contains(&at) {
+            self.members.push(at);
+        }
+    }
+}
+
 /// Resolves all symbols that relocations of `mapped` refer to. `module` is the number of its thread-local module.
 /// Functions may be looked up when they are called if `held_open`, the libraries that the image holds, is given.
 pub(crate) fn resolve(
@@ -401,8 +417,8 @@ impl Resolver<'_> {
 
     fn use_of(&mut self, party: Party) {
         match party {
-            Party::Image(at) if !self.plan.images.contains(&at) => self.plan.images.push(at),
-            Party::Member(at) if !self.plan.members.contains(&at) => self.plan.members.push(at),
+            Party::Image(at) => self.plan.use_image(at),
+            Party::Member(at) => self.plan.use_member(at),
             Party::Process(at) if at > 0 && !self.plan.libraries.contains(&at) => {
                 self.plan.libraries.push(at)
             }

@@ -84,7 +84,7 @@ impl Decisions {
     }
 
     /// What the image itself uses instead of its own definition.
-    pub(super) fn instead(&self, index: u32) -> Option<Value> {
+    pub(crate) fn instead(&self, index: u32) -> Option<Value> {
         let rest = self.rest.lock();
         let at = rest.elsewhere.binary_search_by_key(&index, |(index, _)| *index).ok()?;
         rest.elsewhere[at].1

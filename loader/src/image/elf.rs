@@ -47,6 +47,20 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for u64 {}
 
 impl Symbol {
+    /// The entry that stands in these bytes of a file.
+    pub(crate) fn of_bytes(bytes: &[u8; 24]) -> Self {
+        let [name @ .., info, other, s0, s1, v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, z2, z3, z4, z5, z6, z7] =
+            *bytes;
+        Self {
+            name: u32::from_le_bytes(name),
+            info,
+            other,
+            section: u16::from_le_bytes([s0, s1]),
+            value: u64::from_le_bytes([v0, v1, v2, v3, v4, v5, v6, v7]),
+            size: u64::from_le_bytes([z0, z1, z2, z3, z4, z5, z6, z7]),
+        }
+    }
+
     /// Kind, an `STT_` number.
     pub(crate) fn kind(&self) -> u8 {
         self.info & 15

@@ -1,5 +1,8 @@
 //! What can be wrong with an image, by name.
 
+use crate::cpu::CpuFeatures;
+use std::fmt;
+
 /// Why a file or bytes cannot serve as an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -42,9 +45,40 @@ pub enum ImageError {
     /// Some of its functions exist as bitcode only, and this host has nothing that compiles them.
     #[error("some of its functions are not compiled yet, and nothing here compiles them")]
     NoBackEnd,
+    /// Its code needs features that the processor does not have.
+    #[error("{0}")]
+    Processor(ProcessorLacks),
+    /// Images cannot be variants of one.
+    #[error("its variants do not go together: {0}")]
+    Variants(String),
     /// It is sound but asks for something that an image cannot have.
     #[error("{0}")]
     Unsupported(String),
+}
+
+/// What an image needs of the processor, and what that has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessorLacks {
+    /// What the image needs, or each of its variants.
+    pub requires: Vec<CpuFeatures>,
+    /// What there is.
+    pub has: CpuFeatures,
+}
+
+impl fmt::Display for ProcessorLacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requires, has } = self;
+        let missing = |requires: &CpuFeatures| requires.without(*has).names().join(", ");
+        if let [requires] = &requires[..] {
+            let missing = missing(requires);
+            return write!(f, "it requires {requires}, the processor has {has}: missing are {missing}");
+        }
+        write!(f, "none of its variants is for this processor, which has {has}")?;
+        for requires in requires {
+            write!(f, "; of {requires} are missing {}", missing(requires))?;
+        }
+        Ok(())
+    }
 }
 
 fn machine_name(machine: u16) -> String {

@@ -5,14 +5,17 @@ mod alone;
 use super::arena::{self, Alone, Lease};
 use super::dynamic::Dynamic;
 use super::headers::{self, HEADER_BYTES, Headers, Outline};
-use super::note::{FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE, handle_distance};
+use super::note::{
+    self, CHECKSUM_OFFSET, FORMAT_VERSION, Layout, NOTE_DESCRIPTION, NOTE_NAME, NOTE_TYPE, handle_distance,
+};
 use super::place::Place;
 use super::slots::Tables;
 use super::symbols::Symbols;
-use super::{ImageError, StartError};
+use super::{Identities, ImageDependency, ImageError, StartError};
 use crate::loader::LoaderOptions;
 use crate::sys::files::{memory_copy, memory_file, open_regular};
 use crate::sys::memory::{Access, Mapping, page_down, read_at, size_of};
+use object::ReadCache;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -77,6 +80,8 @@ pub(crate) struct Mapped {
     pub(crate) place: Place,
     /// Address by which run-time libraries know the image.
     pub(crate) handle: usize,
+    /// Address of the note before relocation.
+    pub(crate) note: u64,
     /// What the note said.
     pub(crate) layout: Layout,
     /// Its functions that are compiled when they are first called.
@@ -142,6 +147,37 @@ pub(crate) fn map(
 }
 
 impl Mapped {
+    /// Whether others need it by that name.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        let own = self.dynamic.soname.and_then(|own| self.symbols.text(own));
+        own == Some(name.as_bytes())
+    }
+
+    /// The checksum in its note, unchecked.
+    pub(crate) fn checksum(&self) -> Option<[u8; 32]> {
+        let at = self.note.wrapping_add(CHECKSUM_OFFSET as u64);
+        // SAFETY: mapped as its segments say, and the bytes are not used beyond this function.
+        unsafe { self.place.table::<u8>(at, 32) }?.first_chunk().copied()
+    }
+
+    /// The identities of its shared definitions, from its file; nothing if that is not there any more.
+    pub(crate) fn identities(&self) -> Option<Identities> {
+        if let Some(file) = self.contents() {
+            return Identities::of_file(file).ok();
+        }
+        let (file, _) = open_regular(self.path.as_ref()?).ok()?;
+        let file = ReadCache::new(file);
+        let is_it = note::recorded_checksum(&file).ok() == self.checksum();
+        Identities::read(&file).ok().filter(|_| is_it)
+    }
+
+    /// What it remembers of images that it was linked against.
+    pub(crate) fn dependencies(&self) -> Result<Vec<ImageDependency>, ImageError> {
+        let Some((address, size)) = self.layout.dependencies else { return Ok(Vec::new()) };
+        // SAFETY: mapped as its segments say, and the bytes are not used beyond this function.
+        ImageDependency::of_image(unsafe { self.place.table::<u8>(address, size as usize) })
+    }
+
     /// The image with its file, if it will be wanted.
     fn with_file(mut self: Box<Self>, file: BorrowedFd<'_>, size: u64) -> Result<Box<Self>, MapError> {
         if self.lazy.is_some() {
@@ -230,10 +266,10 @@ fn read_tables(
 ) -> Result<Box<Mapped>, MapError> {
     let Headers { segments, notes, outline: headers, .. } = headers;
     let place = Place { base, segments, settled: false };
-    let (dynamic, tables, mut symbols, handle, layout, lazy);
+    let (dynamic, tables, mut symbols, handle, note, layout, lazy);
     // SAFETY: in memory as the segments say, and `Mapped` keeps the memory as long as the symbols.
     unsafe {
-        (handle, layout) = find_note(&place, &notes)?;
+        (note, handle, layout) = find_note(&place, &notes)?;
         (dynamic, tables) = Dynamic::read(&place, headers.dynamic)?;
         symbols = Symbols::new(&place, &tables)?;
         symbols.set_hashes(&place, layout.hashes)?;
@@ -251,7 +287,7 @@ fn read_tables(
         return Err(ImageError::Truncated("the thread-local segment").into());
     }
     let file = None;
-    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, layout, lazy, file, path, memory }))
+    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, note, layout, lazy, file, path, memory }))
 }
 
 impl Memory {
@@ -280,11 +316,11 @@ impl Memory {
     }
 }
 
-/// The address of the image's handle, and what its note says.
+/// The address of the image's note before relocation, that of its handle, and what the note says.
 ///
 /// # Safety
 /// As for [`Place::table`].
-unsafe fn find_note(place: &Place, notes: &[headers::Range]) -> Result<(usize, Layout), ImageError> {
+unsafe fn find_note(place: &Place, notes: &[headers::Range]) -> Result<(u64, usize, Layout), ImageError> {
     for range in notes {
         // SAFETY: the caller's promise.
         let Some(bytes) = (unsafe { place.table::<u8>(range.address, range.size as usize) }) else {
@@ -311,14 +347,12 @@ unsafe fn find_note(place: &Place, notes: &[headers::Range]) -> Result<(usize, L
                 }
                 let description = bytes.get(description..).and_then(|rest| rest.first_chunk());
                 let description = description.ok_or(ImageError::Truncated("its note"))?;
-                let handle = range
-                    .address
-                    .wrapping_add(at as u64)
-                    .wrapping_add_signed(handle_distance(description) as i64);
+                let note = range.address.wrapping_add(at as u64);
+                let handle = note.wrapping_add_signed(handle_distance(description) as i64);
                 if place.segment(handle, 1).is_none() {
                     return Err(ImageError::Damaged("its handle lies outside of it"));
                 }
-                return Ok((place.at(handle), Layout::decode(description)));
+                return Ok((note, place.at(handle), Layout::decode(description)));
             }
             at = description + size.next_multiple_of(4);
         }

@@ -1,48 +1,26 @@
 //! The levels of the x86-64 architecture that this processor has: glibc looks for libraries in a folder's
 //! `glibc-hwcaps/x86-64-vN` first, the highest level in front.
 
-use std::arch::is_x86_feature_detected;
-use std::sync::OnceLock;
+use crate::cpu::{CpuFeatures, CpuLevel};
 
 /// The folder in which the folders of levels are.
 pub(super) const FOLDER: &str = "glibc-hwcaps";
 
 /// Names of the levels that this processor has, highest first; the baseline has none.
 pub(super) fn supported() -> &'static [&'static str] {
-    static LEVELS: OnceLock<&'static [&'static str]> = OnceLock::new();
-    LEVELS.get_or_init(|| {
-        const ALL: &[&str] = &["x86-64-v4", "x86-64-v3", "x86-64-v2"];
-        // Each has what those below it have.
-        let second = is_x86_feature_detected!("cmpxchg16b")
-            && is_x86_feature_detected!("popcnt")
-            && is_x86_feature_detected!("sse3")
-            && is_x86_feature_detected!("ssse3")
-            && is_x86_feature_detected!("sse4.1")
-            && is_x86_feature_detected!("sse4.2");
-        let third = has_haswell() && is_x86_feature_detected!("f16c");
-        let fourth = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512cd")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        match (second, third, fourth) {
-            (true, true, true) => ALL,
-            (true, true, false) => &ALL[1..],
-            (true, false, _) => &ALL[2..],
-            (false, ..) => &[],
-        }
-    })
+    const ALL: &[&str] = &["x86-64-v4", "x86-64-v3", "x86-64-v2"];
+    match CpuFeatures::host().level() {
+        CpuLevel::V4 => ALL,
+        CpuLevel::V3 => &ALL[1..],
+        CpuLevel::V2 => &ALL[2..],
+        CpuLevel::V1 | CpuLevel::Native => &[],
+    }
 }
 
 /// Whether the processor has what glibc before 2.37 calls the platform `haswell`.
 pub(super) fn has_haswell() -> bool {
-    is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("bmi1")
-        && is_x86_feature_detected!("bmi2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("lzcnt")
-        && is_x86_feature_detected!("movbe")
-        && is_x86_feature_detected!("popcnt")
+    let names = ["avx2", "bmi", "bmi2", "fma", "lzcnt", "movbe", "popcnt"];
+    CpuFeatures::host().has(CpuFeatures::named(names))
 }
 
 #[cfg(test)]

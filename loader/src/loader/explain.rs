@@ -12,7 +12,7 @@ pub use answer::{Answer, Asked, Explanation, Reason, Verdict};
 use near::Nearest;
 pub use near::near_misses;
 
-use super::{Library, Loader, Member, Namespace, seen_by};
+use super::{Library, Loader, Member, Namespace, Sameness, seen_by};
 use crate::error::{LoadError, Unresolved, demangle};
 use crate::image::bind::{self, Choice};
 use crate::image::symbols::{Holding, Name};
@@ -98,7 +98,7 @@ impl Loader {
         let mut unopened = Vec::new();
         for member in members {
             for name in image::needed(&member.mapped) {
-                if process.has_from_start(name) {
+                if process.has_from_start(name) || member.needs_image(name) {
                     continue;
                 }
                 if let Some(library) = process.opened(|library| library.is_called(name)) {
@@ -174,6 +174,7 @@ impl Loader {
                 answer.unit = path.to_string_lossy().into_owned();
             }
         }
+        compare(&mut explanation, &seen_by(space), members);
         if matches!(choice, Choice::Nobodys) {
             let known = Known { host: self.0.host.names(), images: seen_by(space), members, view: &view };
             explanation.near = known.near(&symbol);
@@ -270,6 +271,7 @@ impl Question<'_> {
                 Some(used) if used.party == Party::Host => Verdict::Used,
                 _ => Verdict::Shadowed,
             },
+            sameness: None,
         });
         answer.into_iter().collect()
     }
@@ -327,7 +329,14 @@ impl Question<'_> {
         }
         if let Some(Found { party: Party::Unknown, kind, shared, .. }) = used {
             let unit = "a library that somebody opened for everybody".to_owned();
-            answers.push(Answer { unit, kind, weak: shared, version: None, verdict: Verdict::Used });
+            answers.push(Answer {
+                unit,
+                kind,
+                weak: shared,
+                version: None,
+                verdict: Verdict::Used,
+                sameness: None,
+            });
         }
         answers
     }
@@ -382,20 +391,43 @@ fn of_file(path: &Path, symbol: &str, version: Option<String>, verdict: Verdict)
             !found
         });
     }
-    Answer { unit: path.to_string_lossy().into_owned(), kind, weak, version, verdict }
+    Answer { unit: path.to_string_lossy().into_owned(), kind, weak, version, verdict, sameness: None }
+}
+
+/// Says of shared definitions that are not used how they compare with the one that is, where that is another unit's.
+fn compare(explanation: &mut Explanation, images: &[Arc<Image>], members: &[Member]) {
+    let is_copy = |layer: Layer, answer: &Answer| answer.weak && matches!(layer, Layer::Unit | Layer::Images);
+    let used = explanation.winner().filter(|(asked, answer)| is_copy(asked.layer, answer));
+    let Some(used) = used.map(|(_, answer)| answer.unit.clone()) else { return };
+    let symbol = explanation.symbol.clone();
+    let identity = |unit: &str| {
+        let members = members.iter().map(|member| (&*member.name, &*member.mapped));
+        let images = images.iter().map(|image| (image.name(), image.mapped()));
+        let (_, mapped) = members.chain(images).find(|(name, _)| *name == unit)?;
+        mapped.identities()?.of(symbol.as_bytes())
+    };
+    let all = explanation.asked.iter_mut().flat_map(|Asked { layer, answers, .. }| {
+        answers.iter_mut().filter(|answer| is_copy(*layer, answer) && answer.verdict != Verdict::Used)
+    });
+    // Nothing is read unless there are several.
+    let mut of_used = None;
+    for answer in all {
+        let of_used = *of_used.get_or_insert_with(|| identity(&used));
+        answer.sameness = Some(Sameness::of(of_used, identity(&answer.unit)));
+    }
 }
 
 /// Hotbed's own function.
 fn runtime() -> Asked {
     let unit = Layer::Runtime.to_string();
     let kind = SymbolKind::Function;
-    let answer = Answer { unit, kind, weak: false, version: None, verdict: Verdict::Used };
+    let answer = Answer { unit, kind, weak: false, version: None, verdict: Verdict::Used, sameness: None };
     Asked { layer: Layer::Runtime, answers: vec![answer], remark: None }
 }
 
 fn answer(unit: String, holding: &Holding, verdict: Verdict) -> Answer {
     let version = holding.version.map(text);
-    Answer { unit, kind: holding.kind, weak: holding.shared, version, verdict }
+    Answer { unit, kind: holding.kind, weak: holding.shared, version, verdict, sameness: None }
 }
 
 fn text(bytes: &[u8]) -> String {

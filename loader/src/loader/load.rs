@@ -2,11 +2,13 @@
 //! other go this way together, so that each can be bound to the others.
 
 use super::circles::circles;
+use super::dependencies::Server;
 use super::{Library, Loader, LoaderOptions, Namespace};
+use crate::cpu::CpuFeatures;
 use crate::error::{LoadError, Unresolved};
 use crate::image::bind::{self, Applied, Plan};
 use crate::image::map::{MapError, Mapped, map};
-use crate::image::{Cycle, Image, ImageError, ImageSource, Parts, StartError, tls};
+use crate::image::{Cycle, Image, ImageDependency, ImageError, ImageSource, Parts, StartError, choose, tls};
 use crate::layers::readers::Section;
 use crate::layers::{Held, Layers, ProcessView, Space};
 use crate::sys::arguments::ProgramArguments;
@@ -26,6 +28,10 @@ pub(crate) struct Member {
     pub(super) module: Option<tls::Module>,
     /// The libraries that it needs, but for those that were there from the start.
     pub(super) libraries: Vec<Arc<Library>>,
+    /// What it remembers of images that it was linked against, and who of those that are there they are, if that was found
+    /// out.
+    pub(super) dependencies: Vec<ImageDependency>,
+    pub(super) servers: Vec<Server>,
     /// What relocating it before it is bound has left behind, if that was done.
     pub(super) early: Option<Applied>,
     began: Instant,
@@ -44,6 +50,11 @@ impl Member {
     /// Number of its thread-local module.
     pub(crate) fn module(&self) -> Option<usize> {
         self.module.as_ref().map(tls::Module::number)
+    }
+
+    /// Whether a name of what it needs is that of an image.
+    pub(super) fn needs_image(&self, name: &[u8]) -> bool {
+        self.dependencies.iter().any(|dependency| dependency.name.as_bytes() == name)
     }
 }
 
@@ -120,6 +131,7 @@ impl Loader {
             }
             members.push(member);
         }
+        self.find_dependencies(space, &mut members)?;
         let mut result = self.open_needed(space, &mut members).and_then(|early| {
             let (prepared, order) = self.bind(space, &mut members)?;
             early.done(|member| prepared.get(member).map(|one| &one.image));
@@ -148,6 +160,11 @@ impl Loader {
             MapError::Image(source) => LoadError::Image { unit: unit(), source },
         })?;
         let damaged = |source: ImageError| LoadError::Image { unit: unit(), source };
+        // What every processor has is not looked for.
+        let requires = mapped.layout.requires;
+        if !requires.is_empty() {
+            choose(&[requires], self.0.options.cpu.unwrap_or_else(CpuFeatures::host)).map_err(damaged)?;
+        }
         let module = match &mapped.headers.tls {
             // SAFETY: `map` has checked that the initial contents are there, and the image keeps module and memory
             // together.
@@ -157,8 +174,19 @@ impl Loader {
             ),
             None => None,
         };
+        let dependencies = mapped.dependencies().map_err(damaged)?;
         let mapped_at = Instant::now();
-        Ok(Member { name: name.into(), mapped, module, libraries: Vec::new(), early: None, began, mapped_at })
+        Ok(Member {
+            name: name.into(),
+            mapped,
+            module,
+            libraries: Vec::new(),
+            dependencies,
+            servers: Vec::new(),
+            early: None,
+            began,
+            mapped_at,
+        })
     }
 
     /// Resolves and relocates, and makes images of the members that are visible to others. They are left as they are
@@ -188,8 +216,18 @@ impl Loader {
                 // What is relocated already has no slots as they are in the file.
                 let lazy = self.0.options.lazy_imports && member.early.is_none();
                 let held_open = lazy.then_some(&*member.libraries);
-                let plan = bind::resolve(&member.mapped, member.module(), &layers, held_open)
+                let mut plan = bind::resolve(&member.mapped, member.module(), &layers, held_open)
                     .map_err(|source| LoadError::Image { unit: member.name.to_string(), source })?;
+                for server in &member.servers {
+                    match server {
+                        Server::Member(at) => plan.use_member(*at),
+                        Server::Loaded(image) => {
+                            let at = held.hold(image);
+                            let ended = || LoadError::Uninitialised { unit: member.name.to_string() };
+                            plan.use_image(at.ok_or_else(ended)?);
+                        }
+                    }
+                }
                 plans.push(plan);
             }
             if !asked {
@@ -267,7 +305,7 @@ fn assemble(
         let cycle = (group.len() > 1).then(Cycle::new);
         for at in group {
             let Some((member, plan, mut applied)) = parts[at].take() else { continue };
-            let Member { name, mapped, module, mut libraries, early, began, mapped_at } = member;
+            let Member { name, mapped, module, mut libraries, early, began, mapped_at, .. } = member;
             // Whoever was there early may still look at these.
             applied.references.extend(early.into_iter().flat_map(|early| early.references));
             for at in &plan.libraries {

@@ -39,7 +39,7 @@ impl Loader {
         let mut missing = Vec::new();
         for (at, member) in members.iter_mut().enumerate() {
             for name in image::needed(&member.mapped) {
-                if process.has_from_start(name) {
+                if process.has_from_start(name) || member.needs_image(name) {
                     continue;
                 }
                 match process.opened(|library| library.is_called(name)) {

@@ -1,144 +1,43 @@
-//! The key of a request: everything that decides what comes out, but for the contents of files.
+//! The key of a request: everything that must be the same for an image to serve, but for the contents of files.
 
-use crate::boundary::{Argument, BUILD, Content, Request};
-use std::os::unix::ffi::OsStrExt;
+use super::level::Level;
+use super::settings::Settings;
+use crate::boundary::Request;
+use crate::codec::Writer;
 
-/// Hash over the shape of a request.
+/// Hash over the shape of a request, and the level of optimisation that it asks for. Requests whose keys are equal in all but
+/// the level share a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key([u8; 32]);
+pub struct Key {
+    hash: [u8; 32],
+    pub(super) level: Option<Level>,
+}
 
 impl Key {
     /// The key of `request`. The unit's name and the colour of messages are not in it; nor is the directory,
     /// unless debug information or coverage data records it: dependencies with relative paths tell directories apart.
     pub fn of(request: &Request) -> Self {
-        // Taken apart, so that a new field cannot be forgotten here.
-        let Request {
-            unit: _,
-            arguments,
-            directory,
-            environment,
-            entry,
-            soname,
-            whole_archives,
-            lazy,
-            color: _,
-        } = request;
-        let mut key = Hasher(blake3::Hasher::new());
-        key.part(BUILD.as_bytes());
-        key.count(arguments.len());
-        let mut records_directory = false;
-        let mut native = false;
-        for argument in arguments {
-            match argument {
-                Argument::Flag(flag) => {
-                    key.part(b"flag");
-                    key.part(flag.as_bytes());
-                    records_directory |= flag_records_directory(flag);
-                    native |= flag.contains("native");
-                }
-                Argument::Input(input) => match &input.content {
-                    Content::File(path) => {
-                        key.part(&[b'f', input.lang as u8]);
-                        key.part(path.as_os_str().as_bytes());
-                    }
-                    Content::Bytes { name, bytes } => {
-                        key.part(&[b'b', input.lang as u8]);
-                        key.part(name.as_bytes());
-                        key.part(blake3::hash(bytes).as_bytes());
-                    }
-                },
-            }
-        }
-        key.count(environment.len());
-        for (name, value) in environment {
-            key.part(name.as_bytes());
-            key.part(value.as_bytes());
-        }
-        for option in [entry, soname] {
-            key.count(usize::from(option.is_some()));
-            key.part(option.as_deref().unwrap_or_default().as_bytes());
-        }
-        key.count(usize::from(*whole_archives));
-        key.count(usize::from(*lazy));
-        if records_directory {
-            key.part(directory.as_os_str().as_bytes());
-        }
-        if native {
-            key.part(&processor());
-        }
-        Self(*key.0.finalize().as_bytes())
+        Self::of_settings(&Settings::of(request))
     }
 
-    /// The key as text.
+    pub(super) fn of_settings(settings: &Settings<'_>) -> Self {
+        let mut w = Writer::new();
+        settings.write_exact(&mut w);
+        Self { hash: *blake3::hash(&w.finish()).as_bytes(), level: settings.level }
+    }
+
+    /// The name of its manifest.
     pub fn hex(&self) -> String {
-        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+        blake3::Hash::from_bytes(self.hash).to_hex().to_string()
     }
-}
-
-/// Hashes parts with their lengths, so that no two lists of parts run into the same bytes.
-struct Hasher(blake3::Hasher);
-
-impl Hasher {
-    fn part(&mut self, bytes: &[u8]) {
-        self.count(bytes.len());
-        self.0.update(bytes);
-    }
-
-    fn count(&mut self, count: usize) {
-        self.0.update(&(count as u64).to_le_bytes());
-    }
-}
-
-fn flag_records_directory(flag: &str) -> bool {
-    (flag.starts_with("-g") && flag != "-g0")
-        || [
-            "-fcoverage",
-            "-fprofile",
-            "-ftest-coverage",
-            "--coverage",
-            "-fdebug-compilation-dir",
-            "-ffile-compilation-dir",
-        ]
-        .iter()
-        .any(|known| flag.starts_with(known))
-}
-
-/// What `-march=native` depends on: family and features of this processor.
-#[cfg(target_arch = "x86_64")]
-fn processor() -> Vec<u8> {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    let base = __cpuid(1);
-    let extended = __cpuid_count(7, 0);
-    let more = __cpuid_count(7, 1);
-    let far = __cpuid(0x8000_0001);
-    [
-        base.eax,
-        base.ecx,
-        base.edx,
-        extended.ebx,
-        extended.ecx,
-        extended.edx,
-        more.eax,
-        more.ebx,
-        more.edx,
-        far.ecx,
-        far.edx,
-    ]
-    .iter()
-    .flat_map(|word| word.to_le_bytes())
-    .collect()
-}
-
-/// What `-march=native` depends on: what the system says about the processor.
-#[cfg(not(target_arch = "x86_64"))]
-fn processor() -> Vec<u8> {
-    std::fs::read("/proc/cpuinfo").unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boundary::{Input, Lang};
+    use crate::boundary::{Argument, Content, Input, Lang, Trace};
+    use crate::image::sample_interface;
+    use crate::trace::{Call, Record};
 
     fn request() -> Request {
         Request {
@@ -151,10 +50,22 @@ mod tests {
             environment: vec![],
             entry: None,
             soname: None,
+            images: Vec::new(),
             whole_archives: false,
             lazy: false,
+            trace: None,
             color: false,
         }
+    }
+
+    fn traced(change: impl FnOnce(&mut Trace)) -> Request {
+        let (source, function) = ("a.c".into(), "f".into());
+        let record = Record { source, function, content: None, microseconds: 1, flags: Vec::new() };
+        let call = Call { record, trace: "t".into(), line: 1 };
+        let mut trace = Trace { calls: vec![call.clone(), call], strict: false };
+        trace.calls[1].record.function = "g".into();
+        change(&mut trace);
+        Request { trace: Some(trace), ..request() }
     }
 
     #[test]
@@ -162,11 +73,25 @@ mod tests {
         let base = request();
         let same = Request { unit: "other".into(), color: true, directory: "/there".into(), ..request() };
         assert_eq!(Key::of(&base), Key::of(&same));
+        let elsewhere = |trace: &mut Trace| {
+            trace.calls[0].record.microseconds = 2;
+            trace.calls[0].trace = "u".into();
+            trace.calls[0].line = 7;
+        };
+        assert_eq!(Key::of(&traced(|_| {})), Key::of(&traced(elsewhere)));
         let mut different = vec![
+            traced(|_| {}),
+            traced(|trace| trace.strict = true),
+            traced(|trace| trace.calls.swap(0, 1)),
+            traced(|trace| trace.calls[0].record.source = "b.c".into()),
+            traced(|trace| trace.calls[0].record.content = Some([0; 32])),
+            traced(|trace| trace.calls[0].record.flags = vec!["-O2".into()]),
             Request { entry: Some("main".into()), ..request() },
             Request { whole_archives: true, ..request() },
             Request { lazy: true, ..request() },
             Request { soname: Some("u.hbi".into()), ..request() },
+            Request { images: vec![sample_interface("one")], ..request() },
+            Request { images: vec![sample_interface("other")], ..request() },
             Request { environment: vec![("CPATH".into(), "x".into())], ..request() },
         ];
         let change = |f: &dyn Fn(&mut Vec<Argument>)| {
@@ -174,8 +99,11 @@ mod tests {
             f(&mut changed.arguments);
             changed
         };
-        different.push(change(&|a| a.swap(0, 1)));
-        different.push(change(&|a| a[0] = Argument::Flag("-O3".into())));
+        different.push(change(&|a| a.insert(0, Argument::Flag("-lm".into()))));
+        different.push(change(&|a| a.push(Argument::Flag("-lm".into()))));
+        different.push(change(&|a| a[0] = Argument::Flag("-Os".into())));
+        different.push(change(&|a| a.push(Argument::Flag("-Ofast".into()))));
+        different.push(change(&|a| a.insert(1, Argument::Flag("-include".into()))));
         different.push(change(&|a| a.push(Argument::Flag("-march=native".into()))));
         for (lang, content) in [
             (Lang::Cpp, Content::File("a.c".into())),
@@ -190,6 +118,38 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), different.len() + 1);
+    }
+
+    #[test]
+    fn levels_share_a_manifest_where_they_have_a_rank() {
+        let key = |flags: &[&str], lang| {
+            let mut request = request();
+            request.arguments = flags.iter().map(|&flag| Argument::Flag(flag.into())).collect();
+            let content = Content::File("a".into());
+            request.arguments.push(Argument::Input(Input { lang, content }));
+            Key::of(&request)
+        };
+        let of_c = |flags: &[&str]| key(flags, Lang::C);
+        let share = |one: &[&str], other: &[&str]| of_c(one).hex() == of_c(other).hex();
+        assert!(share(&["-O2"], &[]) && share(&["-O2"], &["-O"]) && share(&["-O3", "-g", "-O0"], &["-g"]));
+        assert_eq!(of_c(&["-O3", "-O1"]), of_c(&["-O"]));
+        assert_ne!(of_c(&["-O2"]), of_c(&["-O3"]), "units of other levels are not the same");
+        // Off the scale, or out of sight.
+        assert!(!share(&["-O2"], &["-Os"]) && !share(&["-O2"], &["-O2", "-Ofast"]));
+        assert!(!share(&["-Ofast", "-fno-fast-math"], &["-fno-fast-math", "-Ofast"]));
+        assert!(!share(&["-O2", "-Xclang", "-O1"], &["-O1", "-Xclang", "-O1"]));
+        // The values of flags are no flags.
+        assert!(!share(&["-include", "-O2"], &["-include", "-O3"]) && !share(&["-D", "-O2"], &["-D"]));
+        // What is linked as it is has no level.
+        assert_eq!(key(&["-O2"], Lang::Object), key(&["-Os"], Lang::Object));
+        assert_ne!(key(&["-O2", "-flto"], Lang::Archive), key(&["-Os", "-flto"], Lang::Archive));
+        assert_ne!(key(&["-O2"], Lang::Bitcode), key(&["-Os"], Lang::Bitcode));
+        let mut hidden = request();
+        let overridden =
+            Request { environment: vec![("CCC_OVERRIDE_OPTIONS".into(), "x-O2".into())], ..hidden.clone() };
+        hidden.arguments[0] = Argument::Flag("-O1".into());
+        let hidden = Request { environment: overridden.environment.clone(), ..hidden };
+        assert_ne!(Key::of(&hidden).hex(), Key::of(&overridden).hex());
     }
 
     #[test]

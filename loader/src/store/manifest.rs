@@ -4,11 +4,15 @@
 //! a BLAKE3 hash over all that. Paths stand as the back end named them. A *memo* is the identity that a file or folder
 //! had when it was last seen to be as recorded; it is there only if the file had been left alone for long enough.
 
+use super::level::Level;
+use super::reasons::Miss;
 use super::record::{FileRecord, FolderRecord, ListingRecord, Record};
+use crate::boundary::LevelSigns;
 use crate::codec::{CodecError, Reader, Writer};
+use crate::cpu::CpuFeatures;
 use crate::sys::files::FileIdentity;
 
-const MAGIC: &[u8; 8] = b"HotbedM1";
+const MAGIC: &[u8; 8] = b"HotbedM3";
 /// How many results of one request are kept, for directories and states of files that alternate.
 const ENTRIES: usize = 8;
 const HASH_BYTES: usize = 32;
@@ -20,31 +24,55 @@ pub(super) struct Manifest {
 }
 
 /// One result.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     /// Checksum and name of the image.
     pub(super) checksum: [u8; 32],
     /// Memo of the image's file.
     pub(super) memo: Option<FileIdentity>,
+    /// The level of optimisation, where levels have a rank.
+    pub(super) level: Option<Level>,
+    /// What the sources looked at that is not the same at other levels.
+    pub(super) seen: LevelSigns,
+    /// What its code needs of the processor.
+    pub(super) requires: CpuFeatures,
     /// What it depends on.
     pub(super) record: Record,
 }
 
 impl Manifest {
-    /// Puts `entry` first, in the place of one for the same state of the same files.
+    /// Puts `entry` first, in the place of one of the same level for the same state of the same files.
     pub(super) fn add(&mut self, entry: Entry) {
-        self.entries.retain(|other| !other.record.same_state(&entry.record));
+        let is_other = |other: &Entry| other.level != entry.level || !other.record.same_state(&entry.record);
+        self.entries.retain(is_other);
         self.entries.insert(0, entry);
         self.entries.truncate(ENTRIES);
+    }
+
+    /// Takes over the memos of entries that it has too.
+    pub(super) fn remember(&mut self, others: &[Entry]) {
+        for entry in &mut self.entries {
+            let is_it = |other: &&Entry| {
+                other.checksum == entry.checksum
+                    && other.level == entry.level
+                    && other.record.same_state(&entry.record)
+            };
+            if let Some(other) = others.iter().find(is_it) {
+                entry.clone_from(other);
+            }
+        }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.raw(MAGIC);
         w.list(&self.entries, |w, entry| {
-            let Entry { checksum, memo, record } = entry;
+            let Entry { checksum, memo, level, seen, requires, record } = entry;
             w.raw(checksum);
             write_memo(w, memo.as_ref());
+            w.option(level.as_ref(), |w, level| w.u8(*level as u8));
+            w.u8(seen.bits());
+            w.raw(&requires.to_bytes());
             let Record { files, folders, listings } = record;
             w.list(files, |w, FileRecord { path, hash, memo }| {
                 w.path(path);
@@ -68,22 +96,33 @@ impl Manifest {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+    /// A manifest from the contents of its file.
+    ///
+    /// # Errors
+    /// That it is damaged, or of another format.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Miss> {
         let (contents, hash) = bytes
             .len()
             .checked_sub(HASH_BYTES)
             .and_then(|at| bytes.split_at_checked(at))
-            .ok_or(CodecError("it is cut off"))?;
-        let contents_after_magic =
-            contents.strip_prefix(MAGIC).ok_or(CodecError("it has no magic number"))?;
+            .ok_or(Miss::ManifestDamaged("it is cut off"))?;
         if blake3::hash(contents).as_bytes() != hash {
-            return Err(CodecError("its checksum does not match"));
+            return Err(Miss::ManifestDamaged("its checksum does not match"));
         }
-        let mut r = Reader::new(contents_after_magic);
-        let entries = r.list(|r| {
+        // Sound, so it is another format's.
+        let contents = contents.strip_prefix(MAGIC).ok_or(Miss::Format)?;
+        let entries = Self::read_entries(contents).map_err(|CodecError(what)| Miss::ManifestDamaged(what))?;
+        Ok(Self { entries })
+    }
+
+    fn read_entries(contents: &[u8]) -> Result<Vec<Entry>, CodecError> {
+        Reader::new(contents).list(|r| {
             Ok(Entry {
                 checksum: r.array()?,
                 memo: read_memo(r)?,
+                level: r.option(|r| Level::from_tag(r.u8()?).ok_or(CodecError("an unknown level")))?,
+                seen: LevelSigns::from_bits(r.u8()?),
+                requires: CpuFeatures::from_bytes(r.array()?),
                 record: Record {
                     files: r.list(|r| {
                         Ok(FileRecord { path: r.path()?, hash: r.array()?, memo: read_memo(r)? })
@@ -100,8 +139,7 @@ impl Manifest {
                     })?,
                 },
             })
-        })?;
-        Ok(Self { entries })
+        })
     }
 }
 
@@ -139,7 +177,9 @@ pub(super) fn sample() -> Manifest {
         folders: vec![FolderRecord { path: "inc".into(), missing: vec!["b.h".into()], memo }],
         listings: vec![ListingRecord { path: "dir".into(), hash: [3; 32], memo: None }],
     };
-    Manifest { entries: vec![Entry { checksum: [9; 32], memo, record }] }
+    let (level, seen) = (Some(Level::O2), LevelSigns::OPTIMIZE);
+    let requires = CpuFeatures::named(["avx2"]);
+    Manifest { entries: vec![Entry { checksum: [9; 32], memo, level, seen, requires, record }] }
 }
 
 #[cfg(test)]
@@ -192,5 +232,9 @@ mod tests {
         all.add(again);
         assert_eq!(all.entries.len(), ENTRIES);
         assert_eq!(all.entries[0].checksum[0], 99);
+        let mut higher = sample().entries.remove(0);
+        (higher.record.files[0].hash, higher.level) = ([5; 32], Some(Level::O3));
+        all.add(higher);
+        assert_eq!(all.entries[1].checksum[0], 99, "a higher level does not always serve");
     }
 }

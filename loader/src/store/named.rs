@@ -6,24 +6,29 @@
 //!
 //! A *memo* says which copy belongs to a file, so that neither is read again: `<store>/named/<hash>`, the hash being that
 //! of the format's version and of the file's identity. Its contents, in the encoding of [`crate::codec`]: a magic text with
-//! the version of this format, the checksum, the identity of the copy when its contents were last verified (if it had
+//! the version of this format, the checksum, what each variant of the image needs of the processor and which of them was copied, the
+//! identity of the copy when its contents were last verified (if it had
 //! been left alone for long enough), and a BLAKE3 hash over all that. It is written only for a file that had been
 //! left alone for long enough, and whatever is wrong with it means that the file is read again.
+//!
+//! Of an image that has variants the one for this processor is copied, and nothing else. Another processor, with which the store may be
+//! shared, finds out from the memo that it wants another one, and then reads the file itself.
 
 use super::manifest::{read_memo, write_memo};
 use super::reasons::StoreError;
 use super::{Miss, Store};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::image::note;
+use crate::cpu::CpuFeatures;
+use crate::image::{Variant, choose, note};
 use crate::sys::files::{self, FileIdentity, Stamp};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-const FOLDER: &str = "named";
-const MAGIC: &[u8; 8] = b"HotbedN1";
+pub(super) const FOLDER: &str = "named";
+const MAGIC: &[u8; 8] = b"HotbedN2";
 const HASH_BYTES: usize = 32;
-/// More than a memo has: magic, checksum, presence byte, identity, hash.
-const LARGEST: usize = 128;
+/// More than a memo has: magic, checksum, sixteen bytes for each variant, presence byte, identity, hash.
+const LARGEST: usize = 512;
 
 /// The store's copy of an image that the user named.
 #[derive(Debug)]
@@ -35,20 +40,31 @@ pub struct NamedImage {
 }
 
 /// Which copy belongs to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Memo {
     checksum: [u8; 32],
+    /// What variants of the image need.
+    requires: Vec<CpuFeatures>,
+    /// The place of the copied one among them.
+    copied: usize,
     copy: Option<FileIdentity>,
 }
 
 impl Store {
-    /// The copy of the image file with this identity, if the store has one and knows that it is.
-    pub fn find_named(&self, identity: &FileIdentity) -> Option<NamedImage> {
+    /// The copy of the image file with this identity, for a processor that has what `cpu` says, if the store has one and knows that
+    /// it is.
+    pub fn find_named(
+        &self,
+        identity: &FileIdentity,
+        cpu: impl FnOnce() -> CpuFeatures,
+    ) -> Option<NamedImage> {
         let path = self.memo_path(identity);
-        let (file, _) = files::open_no_follow(&path).ok()?;
-        let mut bytes = [0; LARGEST];
-        let length = files::read_start(&file, &mut bytes).ok()?;
-        let mut memo = Memo::decode(&bytes[..length]).ok()?;
+        let mut memo = memo(&path)?;
+        // What every processor has is not looked for.
+        let anybody = memo.requires == [CpuFeatures::NONE];
+        if !anybody && choose(&memo.requires, cpu()).ok()? != memo.copied {
+            return None;
+        }
         let (file, changed) = self.open_copy(&mut memo).ok()?;
         if changed {
             // Best effort: without it the next start reads the copy again.
@@ -57,7 +73,8 @@ impl Store {
         Some(NamedImage { checksum: memo.checksum, file })
     }
 
-    /// Takes in a copy of an image file that had this identity at `read`, before its contents, `bytes`, were read.
+    /// Takes in a copy of an image file that had this identity at `read`, before its contents were read: of its `variants`, which have
+    /// been found intact, the one at the place `chosen`.
     ///
     /// # Errors
     /// What is wrong with the directory or the image. Nothing is left behind.
@@ -65,10 +82,14 @@ impl Store {
         &self,
         identity: &FileIdentity,
         read: Stamp,
-        bytes: &[u8],
+        variants: &[Variant<'_>],
+        chosen: usize,
     ) -> Result<NamedImage, StoreError> {
+        let bytes = variants.get(chosen).map_or(&[][..], |variant| variant.bytes);
         let checksum = note::verify(bytes)?;
-        let mut memo = Memo { checksum, copy: None };
+        let adding = self.adding();
+        let requires = variants.iter().map(|variant| variant.requires).collect();
+        let mut memo = Memo { checksum, requires, copied: chosen, copy: None };
         let file = match self.open_copy(&mut memo) {
             Ok((file, _)) => file,
             // Missing or damaged.
@@ -89,6 +110,8 @@ impl Store {
             // Only a memo.
             let _ = self.write(&self.memo_path(identity), &memo.encode(), false);
         }
+        drop(adding);
+        self.tend_after(&checksum, bytes.len() as u64);
         Ok(NamedImage { checksum, file })
     }
 
@@ -103,12 +126,27 @@ impl Store {
     }
 }
 
+/// Which image the memo at `path` is about, if it can be read.
+pub(super) fn copy_of(path: &Path) -> Option<[u8; 32]> {
+    memo(path).map(|memo| memo.checksum)
+}
+
+/// The memo at `path`, if it can be read.
+fn memo(path: &Path) -> Option<Memo> {
+    let (file, _) = files::open_no_follow(path).ok()?;
+    let mut bytes = [0; LARGEST];
+    let length = files::read_start(&file, &mut bytes).ok()?;
+    Memo::decode(&bytes[..length]).ok()
+}
+
 impl Memo {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { checksum, copy } = self;
+        let Self { checksum, requires, copied, copy } = self;
         let mut w = Writer::new();
         w.raw(MAGIC);
         w.raw(checksum);
+        w.list(requires, |w, requires| w.raw(&requires.to_bytes()));
+        w.u32(*copied as u32);
         write_memo(&mut w, copy.as_ref());
         let mut bytes = w.finish();
         let hash = blake3::hash(&bytes);
@@ -127,7 +165,12 @@ impl Memo {
             return Err(CodecError("its checksum does not match"));
         }
         let mut r = Reader::new(values);
-        Ok(Self { checksum: r.array()?, copy: read_memo(&mut r)? })
+        Ok(Self {
+            checksum: r.array()?,
+            requires: r.list(|r| r.array().map(CpuFeatures::from_bytes))?,
+            copied: r.u32()? as usize,
+            copy: read_memo(&mut r)?,
+        })
     }
 }
 
@@ -135,7 +178,8 @@ impl Memo {
 #[cfg(test)]
 pub(super) fn sample() -> Memo {
     let copy = FileIdentity { device: 1, inode: 2, size: 3, mtime_ns: 4, ctime_ns: 5 };
-    Memo { checksum: [6; 32], copy: Some(copy) }
+    let requires = vec![CpuFeatures::NONE, CpuFeatures::named(["avx"])];
+    Memo { checksum: [6; 32], requires, copied: 1, copy: Some(copy) }
 }
 
 #[cfg(test)]
@@ -143,6 +187,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test shall say where")]
     use super::super::tests::{Scratch, image_bytes};
     use super::*;
+    use crate::cpu::CpuLevel;
+    use crate::image::note::Layout;
+    use crate::image::variants;
     use std::fs::File;
     use std::os::fd::AsFd;
     use std::time::{Duration, SystemTime};
@@ -150,20 +197,58 @@ mod tests {
     /// An identity that no file has.
     const OLD: FileIdentity = FileIdentity { device: 1, inode: 2, size: 3, mtime_ns: 4, ctime_ns: 5 };
 
+    fn find(store: &Store, identity: &FileIdentity) -> Option<NamedImage> {
+        store.find_named(identity, || CpuFeatures::NONE)
+    }
+
+    fn insert(
+        store: &Store,
+        identity: &FileIdentity,
+        read: Stamp,
+        bytes: &[u8],
+    ) -> Result<NamedImage, StoreError> {
+        store.insert_named(identity, read, &variants(bytes).unwrap(), 0)
+    }
+
+    #[test]
+    fn each_processor_gets_its_variant() {
+        let scratch = Scratch::new("named-variants");
+        let store = scratch.store();
+        let (v2, v3) = (CpuLevel::V2.features(), CpuLevel::V3.features());
+        let of = |text: &str, requires| {
+            let mut bytes = image_bytes(text);
+            note::set_layout(&mut bytes, &Layout { requires, ..Layout::default() }).unwrap();
+            note::seal(&mut bytes).unwrap();
+            bytes
+        };
+        let bytes = [of("plain", CpuFeatures::NONE), of("wide", v3)];
+        let variant = |at: usize, requires| Variant { bytes: &bytes[at], requires };
+        let both = [variant(0, CpuFeatures::NONE), variant(1, v3)];
+        for (has, place) in [(v2, 0), (v3, 1), (v2, 0)] {
+            assert!(store.find_named(&OLD, || has).is_none());
+            store.insert_named(&OLD, Stamp::now(), &both, place).unwrap();
+            let got = store.find_named(&OLD, || has).unwrap();
+            assert_eq!(files::contents(got.file.as_fd()).unwrap(), bytes[place]);
+        }
+        // None runs there.
+        store.insert_named(&OLD, Stamp::now(), &both[1..], 0).unwrap();
+        assert!(store.find_named(&OLD, || v2).is_none());
+    }
+
     #[test]
     fn a_copy_is_found_by_the_identity_of_the_file() {
         let scratch = Scratch::new("named-found");
         let store = scratch.store();
         let bytes = image_bytes("named");
-        assert!(store.find_named(&OLD).is_none());
-        let put = store.insert_named(&OLD, Stamp::now(), &bytes).unwrap();
-        let got = store.find_named(&OLD).unwrap();
+        assert!(find(&store, &OLD).is_none());
+        let put = insert(&store, &OLD, Stamp::now(), &bytes).unwrap();
+        let got = find(&store, &OLD).unwrap();
         assert_eq!(got.checksum, put.checksum);
         assert_eq!(files::contents(got.file.as_fd()).unwrap(), bytes);
-        assert!(store.find_named(&FileIdentity { ctime_ns: 6, ..OLD }).is_none());
+        assert!(find(&store, &FileIdentity { ctime_ns: 6, ..OLD }).is_none());
         // The second is the first: nothing is written again.
         let before = FileIdentity::of_path(&store.image_path(&put.checksum)).unwrap();
-        store.insert_named(&FileIdentity { inode: 7, ..OLD }, Stamp::now(), &bytes).unwrap();
+        insert(&store, &FileIdentity { inode: 7, ..OLD }, Stamp::now(), &bytes).unwrap();
         assert_eq!(FileIdentity::of_path(&store.image_path(&put.checksum)).unwrap(), before);
     }
 
@@ -173,25 +258,26 @@ mod tests {
         let store = scratch.store();
         scratch.write("young", "");
         let young = FileIdentity::of_path(&scratch.path("young")).unwrap();
-        store.insert_named(&young, Stamp::now(), &image_bytes("young")).unwrap();
-        assert!(store.find_named(&young).is_none());
+        insert(&store, &young, Stamp::now(), &image_bytes("young")).unwrap();
+        assert!(find(&store, &young).is_none());
         let later = Stamp::from_system(SystemTime::now() + Duration::from_secs(3));
-        store.insert_named(&young, later, &image_bytes("young")).unwrap();
-        assert!(store.find_named(&young).is_some());
+        insert(&store, &young, later, &image_bytes("young")).unwrap();
+        assert!(find(&store, &young).is_some());
     }
 
     #[test]
     fn a_settled_copy_is_not_read_again() {
         let scratch = Scratch::new("named-settled");
         let store = scratch.store();
-        let put = store.insert_named(&OLD, Stamp::now(), &image_bytes("settled")).unwrap();
+        let put = insert(&store, &OLD, Stamp::now(), &image_bytes("settled")).unwrap();
         let path = store.image_path(&put.checksum);
-        let memo = Memo { checksum: put.checksum, copy: Some(FileIdentity::of_path(&path).unwrap()) };
+        let copy = Some(FileIdentity::of_path(&path).unwrap());
+        let memo = Memo { checksum: put.checksum, requires: vec![CpuFeatures::NONE], copied: 0, copy };
         store.write(&store.memo_path(&OLD), &memo.encode(), false).unwrap();
-        assert_eq!(store.find_named(&OLD).unwrap().checksum, put.checksum);
+        assert_eq!(find(&store, &OLD).unwrap().checksum, put.checksum);
         // Another file in its place is looked at.
         std::fs::write(&path, "not an image").unwrap();
-        assert!(store.find_named(&OLD).is_none());
+        assert!(find(&store, &OLD).is_none());
     }
 
     #[test]
@@ -199,26 +285,25 @@ mod tests {
         let scratch = Scratch::new("named-wrong");
         let store = scratch.store();
         let bytes = image_bytes("wrong");
-        let put = store.insert_named(&OLD, Stamp::now(), &bytes).unwrap();
+        let put = insert(&store, &OLD, Stamp::now(), &bytes).unwrap();
         let (memo, copy) = (store.memo_path(&OLD), store.image_path(&put.checksum));
         let good = std::fs::read(&memo).unwrap();
         assert!(good.len() < LARGEST);
         for at in 0..good.len() {
             std::fs::write(&memo, &good[..at]).unwrap();
-            assert!(store.find_named(&OLD).is_none(), "cut at {at}");
+            assert!(find(&store, &OLD).is_none(), "cut at {at}");
             let mut flipped = good.clone();
             flipped[at] ^= 4;
             std::fs::write(&memo, &flipped).unwrap();
-            assert!(store.find_named(&OLD).is_none(), "flipped at {at}");
+            assert!(find(&store, &OLD).is_none(), "flipped at {at}");
         }
         std::fs::write(&memo, &good).unwrap();
-        assert!(store.find_named(&OLD).is_some());
+        assert!(find(&store, &OLD).is_some());
         File::options().write(true).open(&copy).unwrap().set_len(60).unwrap();
-        assert!(store.find_named(&OLD).is_none());
-        store.insert_named(&OLD, Stamp::now(), &bytes).unwrap();
-        assert!(store.find_named(&OLD).is_some());
+        assert!(find(&store, &OLD).is_none());
+        insert(&store, &OLD, Stamp::now(), &bytes).unwrap();
+        assert!(find(&store, &OLD).is_some());
         std::fs::remove_file(&copy).unwrap();
-        assert!(store.find_named(&OLD).is_none());
-        assert!(matches!(store.insert_named(&OLD, Stamp::now(), b"no image"), Err(StoreError::Image(_))));
+        assert!(find(&store, &OLD).is_none());
     }
 }

@@ -120,6 +120,11 @@ impl Record {
             && self.listings.iter().zip(&other.listings).all(|(a, b)| a.hash == b.hash && a.path == b.path)
     }
 
+    /// Whether clang's driver read flags from a configuration file.
+    pub(super) fn reads_configuration(&self) -> bool {
+        self.files.iter().any(|file| file.path.extension().is_some_and(|extension| extension == "cfg"))
+    }
+
     /// Makes sure that everything is still as it was.
     ///
     /// # Errors

@@ -43,21 +43,25 @@ impl Drop for Scratch {
     }
 }
 
-fn key(flag: &str) -> Key {
-    Key::of(&Request {
+pub(super) fn key(flag: &str) -> Key {
+    let input = Argument::Input(Input { lang: Lang::C, content: Content::File("a.c".into()) });
+    Key::of(&request(vec![Argument::Flag(flag.into()), input]))
+}
+
+pub(super) fn request(arguments: Vec<Argument>) -> Request {
+    Request {
         unit: "u".into(),
-        arguments: vec![
-            Argument::Flag(flag.into()),
-            Argument::Input(Input { lang: Lang::C, content: Content::File("a.c".into()) }),
-        ],
+        arguments,
         directory: "/".into(),
         environment: vec![],
         entry: None,
         soname: None,
+        images: Vec::new(),
         whole_archives: false,
         lazy: false,
+        trace: None,
         color: false,
-    })
+    }
 }
 
 /// What is an image as far as the store looks.
@@ -77,10 +81,13 @@ pub(super) fn image_bytes(contents: &str) -> Vec<u8> {
     file
 }
 
-fn image(contents: &str) -> OwnedFd {
-    let file = image_bytes(contents);
+pub(super) fn image(contents: &str) -> OwnedFd {
+    in_memory(&image_bytes(contents))
+}
+
+fn in_memory(file: &[u8]) -> OwnedFd {
     let memory = files::memory_file("image").unwrap();
-    File::from(memory.try_clone().unwrap()).write_all(&file).unwrap();
+    File::from(memory.try_clone().unwrap()).write_all(file).unwrap();
     memory
 }
 
@@ -97,7 +104,7 @@ fn dependencies() -> Vec<Dependency> {
 }
 
 /// Inputs and a store that knows an image made from them.
-fn filled(name: &str) -> (Scratch, Store) {
+pub(super) fn filled(name: &str) -> (Scratch, Store) {
     let scratch = Scratch::new(name);
     scratch.write("a.c", "source");
     scratch.write("inc1/other.h", "");
@@ -105,16 +112,18 @@ fn filled(name: &str) -> (Scratch, Store) {
     let store = scratch.store();
     let image = image("code");
     files::outlive_tick(&scratch.path("inc2"));
-    store.insert(&key("-O1"), &scratch.0, &dependencies(), Stamp::now(), image.as_fd()).unwrap();
+    store
+        .insert(&key("-O1"), &scratch.0, &dependencies(), LevelSigns::NONE, Stamp::now(), image.as_fd())
+        .unwrap();
     (scratch, store)
 }
 
-fn find(store: &Store, scratch: &Scratch) -> Result<Hit, Miss> {
+pub(super) fn find(store: &Store, scratch: &Scratch) -> Result<Hit, Miss> {
     store.find(&key("-O1"), &scratch.0)
 }
 
 /// Gives every memo of the only manifest as if the files were old.
-fn settle(store: &Store, scratch: &Scratch) {
+pub(super) fn settle(store: &Store, scratch: &Scratch) {
     let path = store.manifest_path(&key("-O1"));
     let mut manifest = Manifest::decode(&std::fs::read(&path).unwrap()).unwrap();
     for entry in &mut manifest.entries {
@@ -134,12 +143,29 @@ fn settle(store: &Store, scratch: &Scratch) {
 }
 
 #[test]
+fn an_entry_for_another_processor_does_not_serve() {
+    let (scratch, store) = filled("processor");
+    let mut bytes = image_bytes("code for another");
+    // No processor has all of it.
+    let layout = note::Layout { requires: CpuFeatures::ALL, ..note::Layout::default() };
+    note::set_layout(&mut bytes, &layout).unwrap();
+    note::seal(&mut bytes).unwrap();
+    let (key, seen, image) = (key("-march=wide"), LevelSigns::NONE, in_memory(&bytes));
+    store.insert(&key, &scratch.0, &dependencies(), seen, Stamp::now(), image.as_fd()).unwrap();
+    let miss = store.find(&key, &scratch.0).unwrap_err();
+    assert_eq!(miss.name(), "cpu-features");
+    let text = miss.to_string();
+    assert!(text.contains("it requires x86-64-v4") && text.contains("missing are"), "{text}");
+    find(&store, &scratch).unwrap();
+}
+
+#[test]
 fn what_was_put_in_is_found() {
     let (scratch, store) = filled("found");
     let hit = find(&store, &scratch).unwrap();
     assert!(files::contents(hit.file.as_fd()).unwrap().ends_with(b"code"));
     assert_eq!(hit.record.dependencies().len(), 6);
-    assert_eq!(store.find(&key("-O2"), &scratch.0).unwrap_err(), Miss::NoEntry);
+    assert_eq!(store.find(&key("-Os"), &scratch.0).unwrap_err(), Miss::NoEntry);
     assert!(
         std::fs::read_dir(store.root()).unwrap().all(|e| !e
             .unwrap()
@@ -150,6 +176,87 @@ fn what_was_put_in_is_found() {
     assert_eq!(std::fs::metadata(store.root()).unwrap().permissions().mode() & 0o777, 0o700);
     settle(&store, &scratch);
     find(&store, &scratch).unwrap();
+}
+
+#[test]
+fn a_higher_level_serves_a_lower_one() {
+    let (scratch, store) = filled("levels");
+    let find = |flag| store.find(&key(flag), &scratch.0);
+    let asked = |flag: &str| Argument::Flag(flag.into());
+    find("-O").unwrap();
+    for lower in ["-O0", "-DX"] {
+        assert_eq!(find(lower).is_ok(), lower == "-O0", "{lower}");
+    }
+    let miss = find("-O2").unwrap_err();
+    assert_eq!(miss, Miss::Level(Difference { asked: "-O2".into(), has: "-O1".into() }));
+    // Every entry's own reason counts less than what has become of the one that would do.
+    let insert = |flag, seen, text| {
+        store
+            .insert(&key(flag), &scratch.0, &dependencies(), seen, Stamp::now(), image(text).as_fd())
+            .unwrap()
+    };
+    insert("-O3", LevelSigns::OPTIMIZE, "more code");
+    insert("-O0", LevelSigns::OPTIMIZE, "less code");
+    let hit = find("-O2").unwrap();
+    assert!(files::contents(hit.file.as_fd()).unwrap().ends_with(b"more code"));
+    let request = request(vec![asked("-O2"), asked("-include"), asked("-O2")]);
+    let other = hit.other_request(&request).unwrap();
+    assert_eq!(other.arguments, [asked("-O3"), asked("-include"), asked("-O2")]);
+    assert_eq!(find("-O3").unwrap().other_request(&other), None);
+    scratch.write("a.c", "other source");
+    assert_eq!(find("-O2").unwrap_err(), Miss::DependencyChanged("a.c".into()));
+}
+
+/// Every pair of these: an entry that one has made serves the other, or not.
+#[test]
+fn what_serves_what() {
+    // What must be the same, and the level, if it has a rank.
+    let sets: [(&str, &str, Option<u8>); 24] = [
+        ("", "", Some(0)),
+        ("-O0", "", Some(0)),
+        ("-O1", "", Some(1)),
+        ("-O", "", Some(1)),
+        ("-O2", "", Some(2)),
+        ("-O0 -O3", "", Some(3)),
+        ("-Os", "-Os", None),
+        ("-Oz", "-Oz", None),
+        ("-Og", "-Og", None),
+        ("-Ofast", "-Ofast", None),
+        ("-O2 -Ofast", "-O2 -Ofast", None),
+        ("-O2 -g", "-g", Some(2)),
+        ("-g -O1", "-g", Some(1)),
+        ("-O2 -g1", "-g1", Some(2)),
+        ("-O2 -ffast-math", "-ffast-math", Some(2)),
+        ("-O2 -fno-inline", "-fno-inline", Some(2)),
+        ("-O2 -fsanitize=bounds", "-fsanitize=bounds", Some(2)),
+        ("-fsanitize=bounds", "-fsanitize=bounds", Some(0)),
+        ("-O2 -DX", "-DX", Some(2)),
+        ("-O2 -D X", "-D X", Some(2)),
+        ("-O2 -std=c17", "-std=c17", Some(2)),
+        ("-O2 -include -O0", "-include -O0", Some(2)),
+        ("-O1 -include -O0", "-include -O0", Some(1)),
+        ("-O1 -Xclang -O0", "-O1 -Xclang -O0", None),
+    ];
+    let (scratch, store) = filled("pairs");
+    let key = |flags: &str| {
+        let input = Argument::Input(Input { lang: Lang::C, content: Content::File("a.c".into()) });
+        let flags = flags.split_whitespace().map(|flag| Argument::Flag(flag.into()));
+        Key::of(&request(flags.chain([input]).collect()))
+    };
+    for (has, has_exact, has_level) in sets {
+        for seen in [LevelSigns::NONE, LevelSigns::NO_INLINE, LevelSigns::OPTIMIZE] {
+            std::fs::remove_dir_all(scratch.path("store/manifests")).unwrap();
+            let (dependencies, image) = (dependencies(), image("code"));
+            let (key_of, now) = (key(has), Stamp::now());
+            store.insert(&key_of, &scratch.0, &dependencies, seen, now, image.as_fd()).unwrap();
+            for (asked, asked_exact, asked_level) in sets {
+                let told = seen != LevelSigns::NONE && (has_level == Some(0)) != (asked_level == Some(0));
+                let serves = has_exact == asked_exact && has_level >= asked_level && !told;
+                let found = store.find(&key(asked), &scratch.0);
+                assert_eq!(found.is_ok(), serves, "{asked} by {has}, which looks at {seen:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -197,7 +304,9 @@ fn a_changed_dependency_can_come_back() {
     scratch.write("a.c", "other source");
     assert!(find(&store, &scratch).is_err());
     let other = image("other code");
-    store.insert(&key("-O1"), &scratch.0, &dependencies(), Stamp::now(), other.as_fd()).unwrap();
+    store
+        .insert(&key("-O1"), &scratch.0, &dependencies(), LevelSigns::NONE, Stamp::now(), other.as_fd())
+        .unwrap();
     let ends =
         |text: &[u8]| files::contents(find(&store, &scratch).unwrap().file.as_fd()).unwrap().ends_with(text);
     assert!(ends(b"other code"));
@@ -213,7 +322,9 @@ fn what_changes_while_it_is_compiled_is_not_stored() {
     scratch.write("a.c", "source");
     let image = image("code");
     let insert = |dependencies: &[Dependency], started| {
-        store.insert(&key("-O1"), &scratch.0, dependencies, started, image.as_fd()).map(|_| ())
+        store
+            .insert(&key("-O1"), &scratch.0, dependencies, LevelSigns::NONE, started, image.as_fd())
+            .map(|_| ())
     };
     let file = Dependency::File("a.c".into());
     assert!(matches!(insert(std::slice::from_ref(&file), started), Err(StoreError::Unstable { .. })));
@@ -226,7 +337,7 @@ fn what_changes_while_it_is_compiled_is_not_stored() {
     assert!(matches!(find(&store, &scratch), Err(Miss::NoEntry)));
     insert(&[file], later).unwrap();
     let no_image = files::memory_file("junk").unwrap();
-    let refused = store.insert(&key("-O1"), &scratch.0, &[], later, no_image.as_fd());
+    let refused = store.insert(&key("-O1"), &scratch.0, &[], LevelSigns::NONE, later, no_image.as_fd());
     assert!(matches!(refused, Err(StoreError::Image(_))));
 }
 
@@ -250,10 +361,21 @@ fn damage_is_a_miss() {
         let mut flipped = image_bytes.clone();
         flipped[at] ^= 4;
         std::fs::write(&hit.path, &flipped).unwrap();
-        assert!(matches!(find(&store, &scratch), Err(Miss::ImageDamaged(_))), "image flipped at {at}");
+        let miss = find(&store, &scratch).unwrap_err();
+        // One bit of it is another version.
+        assert!(matches!(miss, Miss::ImageDamaged(_) | Miss::Format), "image flipped at {at}: {miss}");
     }
     // Compiling again mends it.
-    store.insert(&key("-O1"), &scratch.0, &dependencies(), Stamp::now(), image("code").as_fd()).unwrap();
+    store
+        .insert(
+            &key("-O1"),
+            &scratch.0,
+            &dependencies(),
+            LevelSigns::NONE,
+            Stamp::now(),
+            image("code").as_fd(),
+        )
+        .unwrap();
     find(&store, &scratch).unwrap();
     std::fs::remove_file(&hit.path).unwrap();
     assert_eq!(find(&store, &scratch).unwrap_err(), Miss::ImageMissing);
@@ -262,6 +384,27 @@ fn damage_is_a_miss() {
     std::fs::remove_file(&manifest).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", &manifest).unwrap();
     assert!(matches!(find(&store, &scratch), Err(Miss::ManifestUnreadable(_))));
+}
+
+#[test]
+fn what_was_found_stays_what_it_was() {
+    let (scratch, store) = filled("exchanged");
+    let hit = find(&store, &scratch).unwrap();
+    let other = image_bytes("something else");
+    std::fs::write(scratch.path("other"), &other).unwrap();
+    std::fs::rename(scratch.path("other"), &hit.path).unwrap();
+    assert!(files::contents(hit.file.as_fd()).unwrap().ends_with(b"code"));
+    // Sound, and under a name that it should not have.
+    let miss = find(&store, &scratch).unwrap_err();
+    assert_eq!(miss, Miss::ImageDamaged("it is another image".into()));
+    // One that says it is the right one.
+    let mut lying = other;
+    let right = hit.checksum;
+    let wrong = note::verify(&lying).unwrap();
+    let at = lying.windows(32).position(|window| window == wrong).unwrap();
+    lying[at..at + 32].copy_from_slice(&right);
+    std::fs::write(&hit.path, &lying).unwrap();
+    assert!(matches!(find(&store, &scratch), Err(Miss::ImageDamaged(_))));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A system's error in the system's words, without the number that Rust appends.
 pub fn plain(error: &io::Error) -> String {
@@ -29,6 +29,9 @@ pub struct Stamp(i64);
 
 /// How long a file must have been left alone before its identity stands for its contents.
 pub const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
+/// A tick takes 10 ms at most, but those of a virtual machine come late when its host is busy.
+const LONGEST_TICK: Duration = Duration::from_millis(500);
 
 /// What tells one state of one file from any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,6 +86,11 @@ impl Stamp {
             time.assume_init()
         };
         Self(nanoseconds(time.tv_sec, time.tv_nsec))
+    }
+
+    /// In nanoseconds since 1970.
+    pub fn nanoseconds(self) -> i64 {
+        self.0
     }
 
     /// The moment `time`.
@@ -390,16 +398,15 @@ pub fn is_terminal(file: BorrowedFd<'_>) -> bool {
     unsafe { libc::isatty(file.as_raw_fd()) == 1 }
 }
 
-/// Waits until a file that is changed from now on is stamped later than `path` is now: at most one tick of the
-/// system's clock, and only when the file has just been written. Then a change during a compilation that starts
-/// after this can be told from one before it.
+/// Waits until a file that is changed from now on is stamped later than `path` is now: a tick of the system's clock, and only
+/// when the file has just been written. Then a change during a compilation that starts after this can be told from one before
+/// it.
 pub fn outlive_tick(path: &Path) {
     let Ok(identity) = FileIdentity::of_path(path) else { return };
-    // A tick is 10 ms at most; a file stamped in the future is not waited for.
-    for _ in 0..24 {
-        if !identity.changed_since(Stamp::now()) {
-            return;
-        }
+    let end = Instant::now() + LONGEST_TICK;
+    // A file stamped in the future is not waited for.
+    let is_past = || !identity.changed_since(Stamp::from_system(SystemTime::now()));
+    while identity.changed_since(Stamp::now()) && is_past() && Instant::now() < end {
         std::thread::sleep(Duration::from_micros(500));
     }
 }

@@ -1,7 +1,8 @@
-//! The command line of `hotbed run`, `hotbed explain` and `hotbed image build`: clang's own flags, our options, files, and after `--` the
+//! The command line of `hotbed run`, `hotbed explain`, `hotbed image build` and `hotbed cache why`: clang's own flags, our options, files, and after `--` the
 //! program's arguments. Parsed by hand, because clang's grammar decides what is a file and what is a flag's value.
 
-use hotbed::Lang;
+use hotbed::{ByteSize, CpuLevel, Lang};
+use hotbed_loader::boundary::takes_value;
 use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -58,6 +59,10 @@ pub(crate) struct Options {
     pub(crate) no_cache: bool,
     /// `--cache-dir DIR`.
     pub(crate) cache_dir: Option<&'static Path>,
+    /// `--cache-size SIZE`.
+    pub(crate) cache_size: Option<ByteSize>,
+    /// `--cache-layer DIR`, as often as it was given.
+    pub(crate) cache_layers: Vec<&'static Path>,
     /// `--eager`, if it is the last of it and `--lazy`.
     pub(crate) eager: bool,
     /// `--isolate`.
@@ -66,13 +71,23 @@ pub(crate) struct Options {
     pub(crate) gdb: bool,
     /// `--jitdump DIR`.
     pub(crate) jitdump: Option<&'static Path>,
-    /// `--trace FILE`.
+    /// `--cpu LEVEL`.
+    pub(crate) cpu: Option<CpuLevel>,
+    /// The levels of `--cpu`, when an image is built.
+    pub(crate) variants: Vec<CpuLevel>,
+    /// `--trace FILE`, when something is run.
     pub(crate) trace: Option<&'static Path>,
+    /// Every `--trace FILE`, when an image is built.
+    pub(crate) traces: Vec<&'static Path>,
+    /// `--rest`, when an image is built.
+    pub(crate) rest: Option<Rest>,
+    /// `--strict`, when an image is built.
+    pub(crate) strict: bool,
     /// `--autoload`.
     pub(crate) autoload: bool,
     /// `--verbose`.
     pub(crate) verbose: bool,
-    /// `--json`, when a symbol is explained.
+    /// `--json`, when something is explained.
     pub(crate) json: bool,
     /// `--timings`, `--timings=json`.
     pub(crate) timings: Option<TimingsFormat>,
@@ -80,6 +95,15 @@ pub(crate) struct Options {
     pub(crate) help: bool,
     /// `-o OUT`, when an image is built.
     pub(crate) output: Option<&'static Path>,
+}
+
+/// What becomes of functions that no trace names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Rest {
+    /// They are compiled.
+    Compile,
+    /// They are compiled when they are called after all.
+    Bitcode,
 }
 
 /// How `--timings` prints.
@@ -100,6 +124,8 @@ pub(crate) enum Purpose {
     BuildImage,
     /// `hotbed explain`.
     Explain,
+    /// `hotbed cache why`.
+    Why,
 }
 
 /// Why a command line makes no sense.
@@ -111,104 +137,6 @@ impl fmt::Display for UsageError {
         f.write_str(&self.0)
     }
 }
-
-/// Flags of clang whose value is the next argument, when nothing is joined to them. (Those of other object formats,
-/// which clang takes and ignores here, are not listed.)
-const TAKES_VALUE: &[&str] = &[
-    "--assert",
-    "--config",
-    "--define-macro",
-    "--dyld-prefix",
-    "--for-linker",
-    "--force-link",
-    "--include-directory",
-    "--include-directory-after",
-    "--include-prefix",
-    "--include-with-prefix",
-    "--include-with-prefix-after",
-    "--include-with-prefix-before",
-    "--library-directory",
-    "--no-system-header-prefix",
-    "--param",
-    "--prefix",
-    "--rtlib",
-    "--std",
-    "--stdlib",
-    "--sysroot",
-    "--system-header-prefix",
-    "--undefine-macro",
-    "-A",
-    "-B",
-    "-D",
-    "-F",
-    "-G",
-    "-I",
-    "-L",
-    "-MF",
-    "-MJ",
-    "-MQ",
-    "-MT",
-    "-T",
-    "-U",
-    "-V",
-    "-Xanalyzer",
-    "-Xarch_device",
-    "-Xarch_host",
-    "-Xassembler",
-    "-Xclang",
-    "-Xclangas",
-    "-Xlinker",
-    "-Xopenmp-target",
-    "-Xpreprocessor",
-    "-Zlinker-input",
-    "-arch",
-    "-b",
-    "-ccc-gcc-name",
-    "-ccc-install-dir",
-    "-cxx-isystem",
-    "-dependency-dot",
-    "-dependency-file",
-    "-dumpdir",
-    "-e",
-    "-fdebug-compilation-dir",
-    "-fmodule-implementation-of",
-    "-fmodules-user-build-path",
-    "-fnew-alignment",
-    "-framework",
-    "-ftrapv-handler",
-    "-gen-cdb-fragment-path",
-    "-idirafter",
-    "-iframework",
-    "-imacros",
-    "-imultilib",
-    "-include",
-    "-include-pch",
-    "-init",
-    "-iprefix",
-    "-iquote",
-    "-isysroot",
-    "-isystem",
-    "-isystem-after",
-    "-ivfsoverlay",
-    "-iwithprefix",
-    "-iwithprefixbefore",
-    "-iwithsysroot",
-    "-l",
-    "-mllvm",
-    "-mthread-model",
-    "-object-file-name",
-    "-resource-dir",
-    "-rpath",
-    "-serialize-diagnostics",
-    "-specs",
-    "-stdlib++-isystem",
-    "-target",
-    "-u",
-    "-undefined",
-    "-vfsoverlay",
-    "-working-directory",
-    "-z",
-];
 
 /// Why a flag of clang makes no sense here, when it does not.
 fn senseless(flag: &str) -> Option<&'static str> {
@@ -276,7 +204,7 @@ fn kind_of_name(name: &[u8]) -> Option<Kind> {
     std::str::from_utf8(suffix).ok().and_then(Lang::of_suffix).map(Kind::Input)
 }
 
-/// Takes the arguments after `hotbed run` or `hotbed image build` apart.
+/// Takes the arguments after `hotbed run` and its like apart.
 pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arguments, UsageError> {
     let mut parsed = Arguments::default();
     let mut rest = arguments.iter().copied();
@@ -323,12 +251,42 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
             "--gdb" if joined.is_none() => options.gdb = true,
             "--autoload" if joined.is_none() => options.autoload = true,
             "--verbose" if joined.is_none() => options.verbose = true,
-            "--json" if joined.is_none() && purpose == Purpose::Explain => options.json = true,
+            "--json" if joined.is_none() && matches!(purpose, Purpose::Explain | Purpose::Why) => {
+                options.json = true;
+            }
             "--help" | "-h" if joined.is_none() => options.help = true,
             "--entry" => options.entry = Some(utf8(value()?)?),
             "--cache-dir" => options.cache_dir = Some(Path::new(value()?)),
+            "--cache-size" => {
+                let size = utf8(value()?)?;
+                let size =
+                    size.parse::<ByteSize>().map_err(|e| UsageError(format!("--cache-size {size}: {e}")))?;
+                options.cache_size = Some(size);
+            }
+            "--cache-layer" => options.cache_layers.push(Path::new(value()?)),
             "--jitdump" => options.jitdump = Some(Path::new(value()?)),
+            "--trace" if purpose == Purpose::BuildImage => options.traces.push(Path::new(value()?)),
             "--trace" => options.trace = Some(Path::new(value()?)),
+            "--cpu" => {
+                let levels = utf8(value()?)?;
+                let level =
+                    |name: &str| name.trim().parse().map_err(|e| UsageError(format!("--cpu {levels}: {e}")));
+                if purpose == Purpose::BuildImage {
+                    options.variants = levels.split(';').map(level).collect::<Result<_, _>>()?;
+                } else {
+                    options.cpu = Some(level(levels)?);
+                }
+            }
+            "--rest" if purpose == Purpose::BuildImage => {
+                options.rest = Some(match utf8(value()?)? {
+                    "compile" => Rest::Compile,
+                    "bitcode" => Rest::Bitcode,
+                    other => {
+                        return Err(UsageError(format!("--rest {other}: known are compile and bitcode")));
+                    }
+                });
+            }
+            "--strict" if joined.is_none() && purpose == Purpose::BuildImage => options.strict = true,
             "--timings" => {
                 options.timings = Some(match joined {
                     None => TimingsFormat::Table,
@@ -349,7 +307,7 @@ pub(crate) fn parse(arguments: &[&'static CStr], purpose: Purpose) -> Result<Arg
                     return Err(UsageError(format!("{flag} makes no sense here: it {why}")));
                 }
                 parsed.pieces.push(Piece::Flag(flag));
-                if TAKES_VALUE.binary_search(&flag).is_ok() {
+                if takes_value(flag) {
                     let value =
                         rest.next().ok_or_else(|| UsageError(format!("clang's {flag} wants a value")))?;
                     parsed.pieces.push(Piece::Flag(text(value)?));
@@ -426,16 +384,28 @@ fn check(parsed: &Arguments, purpose: Purpose) -> Result<(), UsageError> {
         Purpose::Explain if parsed.options.output.is_some() => {
             wrong("-o makes no sense here: an explanation goes to standard output")
         }
-        Purpose::Explain if parsed.options.timings.is_some() => {
+        Purpose::Why if parsed.options.output.is_some() => {
+            wrong("-o makes no sense here: a reason goes to standard output")
+        }
+        Purpose::Explain | Purpose::Why if parsed.options.timings.is_some() => {
             wrong("--timings makes no sense here: nothing is run")
         }
         Purpose::BuildImage if parsed.options.output.is_none() => wrong("-o OUT.hbi is missing"),
+        Purpose::BuildImage if parsed.options.traces.is_empty() && parsed.options.rest.is_some() => wrong(
+            "--rest is about functions that a trace does not name: there is none; `hotbed run --trace FILE` writes one",
+        ),
+        Purpose::BuildImage if parsed.options.traces.is_empty() && parsed.options.strict => {
+            wrong("--strict is about traces, and there is none")
+        }
         Purpose::BuildImage | Purpose::Explain if !parsed.program.is_empty() => {
             wrong("nothing is run, so nothing can follow `--`")
         }
-        Purpose::BuildImage if parsed.files().any(|file| !matches!(file.kind, Kind::Input(_))) => wrong(
+        Purpose::BuildImage if parsed.files().any(|file| file.kind == Kind::SharedLibrary) => wrong(
             "an image is built from sources, IR, bitcode, objects and archives; shared libraries are named with -l",
         ),
+        Purpose::BuildImage if parsed.files().all(|file| file.kind == Kind::Image) => {
+            wrong("there is nothing to build: an image on the line is one to link against")
+        }
         _ => Ok(()),
     }
 }
@@ -444,7 +414,8 @@ fn check(parsed: &Arguments, purpose: Purpose) -> Result<(), UsageError> {
 fn trace_conflict(options: &Options, purpose: Purpose) -> Option<&'static str> {
     options.trace?;
     Some(match purpose {
-        Purpose::BuildImage | Purpose::Explain => "--trace makes no sense here: nothing is run",
+        Purpose::BuildImage => return None,
+        Purpose::Explain | Purpose::Why => "--trace makes no sense here: nothing is run",
         Purpose::Run if options.eager => {
             "--trace and --eager: what is compiled whole calls itself directly, which nobody sees"
         }

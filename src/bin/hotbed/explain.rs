@@ -2,9 +2,9 @@
 //! is given is compiled and mapped as for `hotbed run`, and not started.
 
 use crate::arguments::{self, Kind, Purpose};
-use crate::json::{array, object, optional, string};
+use crate::json::{array, kind_key, layer_key, object, optional, string};
 use crate::{Status, console, input, usage};
-use hotbed::{Answer, Asked, Explanation, Image, Layer, Load, Reason, SharedLibrary, SymbolKind, Verdict};
+use hotbed::{Answer, Asked, Explanation, Image, Load, Reason, Sameness, SharedLibrary, Verdict};
 use std::ffi::CStr;
 use std::io::Write;
 
@@ -74,12 +74,6 @@ fn asked_json(asked: &Asked) -> String {
 }
 
 fn answer_json(answer: &Answer) -> String {
-    let kind = match answer.kind {
-        SymbolKind::Function => "function",
-        SymbolKind::Data => "variable",
-        SymbolKind::Tls => "thread-local",
-        SymbolKind::IndirectFunction => "indirect-function",
-    };
     let (verdict, reason) = match answer.verdict {
         Verdict::Used => ("used", None),
         Verdict::Shadowed => ("shadowed", None),
@@ -87,23 +81,20 @@ fn answer_json(answer: &Answer) -> String {
     };
     object(&[
         ("unit", string(&answer.unit)),
-        ("kind", string(kind)),
+        ("kind", string(kind_key(answer.kind))),
         ("weak", answer.weak.to_string()),
         ("version", optional(&answer.version)),
         ("verdict", string(verdict)),
         ("reason", optional(&reason.as_ref().map(Reason::to_string))),
+        ("same", same(answer.sameness)),
     ])
 }
 
-fn layer_key(layer: Layer) -> &'static str {
-    match layer {
-        Layer::Unit => "unit",
-        Layer::Host => "host",
-        Layer::Fresh => "fresh",
-        Layer::Images => "images",
-        Layer::Process => "process",
-        Layer::Archives => "archives",
-        Layer::OnDemand => "on-demand",
-        Layer::Runtime => "hotbed",
+/// Whether a copy is the same as the one that is used; null where that is not known, or no question.
+fn same(sameness: Option<Sameness>) -> String {
+    match sameness {
+        Some(Sameness::Equal) => true.to_string(),
+        Some(Sameness::Differs) => false.to_string(),
+        Some(Sameness::Unknown) | None => "null".to_owned(),
     }
 }

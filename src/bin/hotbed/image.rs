@@ -1,8 +1,9 @@
 //! `hotbed image build`: compiles and links files into one image that another run, or a host, maps.
 
-use crate::arguments::{self, Purpose};
+use crate::arguments::{self, Kind, Options, Purpose, Rest};
 use crate::timings::Totals;
 use crate::{Status, console, input, usage};
+use hotbed::{Image, Trace};
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
@@ -25,12 +26,23 @@ fn try_build(arguments: &[&'static CStr], started: Instant) -> Result<(), Status
         // The parser saw both.
         return Err(Status::Usage);
     };
-    if let Some(entry) = parsed.options.entry {
-        program = program.entry(entry);
-    }
     let fail = |error| console::fail(&error);
+    if let Some(trace) = trace(&parsed.options).map_err(fail)? {
+        program = program.trace(trace);
+        if parsed.options.rest == Some(Rest::Bitcode) {
+            program = program.lazy();
+        }
+    }
     let runtime = input::runtime(&parsed.options, None).map_err(fail)?;
-    let report = runtime.build_image(program, output).map_err(fail)?;
+    let mut image = runtime.image(output).unit(program);
+    for file in parsed.files().filter(|file| file.kind == Kind::Image) {
+        image = image.dependency(Image::file(file.path()));
+    }
+    if let Some(entry) = parsed.options.entry {
+        image = image.entry(entry);
+    }
+    image = parsed.options.variants.iter().fold(image, |image, level| image.cpu(*level));
+    let report = image.build().map_err(fail)?;
     console::print(&report.rendered);
     if let Some(format) = parsed.options.timings {
         let mut totals = Totals::default();
@@ -38,4 +50,17 @@ fn try_build(arguments: &[&'static CStr], started: Instant) -> Result<(), Status
         console::print(&totals.render(format, started.elapsed(), Duration::ZERO));
     }
     Ok(())
+}
+
+/// All traces as one, if there are any.
+fn trace(options: &Options) -> Result<Option<Trace>, hotbed::Error> {
+    let mut all: Option<Trace> = None;
+    for path in &options.traces {
+        let one = Trace::read(path)?;
+        all = Some(match all {
+            Some(all) => all.and(&one),
+            None => one,
+        });
+    }
+    Ok(all.map(|trace| if options.strict { trace.strict() } else { trace }))
 }

@@ -21,6 +21,13 @@ pub(crate) fn runtime(
     } else if let Some(dir) = options.cache_dir {
         builder = builder.cache_dir(dir);
     }
+    if let Some(size) = options.cache_size {
+        builder = builder.cache_size(size);
+    }
+    builder = options.cache_layers.iter().fold(builder, |builder, layer| builder.cache_layer(layer));
+    if let Some(level) = options.cpu {
+        builder = builder.cpu(level);
+    }
     builder = builder.autoload(options.autoload);
     if options.isolate {
         builder = builder.isolation(Isolation::Process);

@@ -1,5 +1,6 @@
 //! Writing JSON, on one line.
 
+use hotbed::{Layer, SymbolKind};
 use std::fmt::Write;
 
 /// An object of fields whose values are JSON.
@@ -31,6 +32,30 @@ pub(crate) fn string(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+/// What a kind of symbol is called.
+pub(crate) fn kind_key(kind: SymbolKind) -> &'static str {
+    match kind {
+        SymbolKind::Function => "function",
+        SymbolKind::Data => "variable",
+        SymbolKind::Tls => "thread-local",
+        SymbolKind::IndirectFunction => "indirect-function",
+    }
+}
+
+/// What a layer is called.
+pub(crate) fn layer_key(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Unit => "unit",
+        Layer::Host => "host",
+        Layer::Fresh => "fresh",
+        Layer::Images => "images",
+        Layer::Process => "process",
+        Layer::Archives => "archives",
+        Layer::OnDemand => "on-demand",
+        Layer::Runtime => "hotbed",
+    }
 }
 
 #[cfg(test)]

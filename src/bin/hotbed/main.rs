@@ -7,16 +7,19 @@
 #![cfg_attr(not(test), no_main)]
 
 mod arguments;
+mod cache;
 mod console;
 mod doctor;
 mod explain;
 mod image;
 mod input;
+mod inspect;
 mod json;
 mod progress;
 mod run;
 mod timings;
 mod usage;
+mod why;
 mod worker;
 
 use hotbed_loader::sys::start;
@@ -61,7 +64,7 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char, _envp: *c
     }
 }
 
-/// `run`, `explain` and `image build` speak clang's grammar and take their own path, without a general parser; `run` must be quick.
+/// `run`, `explain`, `image build` and `cache why` speak clang's grammar and take their own path, without a general parser; `run` must be quick.
 fn dispatch(arguments: &[&'static CStr], started: Instant) -> Outcome {
     let (command, rest) = match arguments {
         [_, command, rest @ ..] => (command.to_bytes(), rest),
@@ -73,6 +76,7 @@ fn dispatch(arguments: &[&'static CStr], started: Instant) -> Outcome {
         (b"worker", [descriptor]) => Outcome::Status(worker::serve(descriptor, hotbed::worker::serve)),
         (b"keep", [descriptor]) => Outcome::Status(worker::serve(descriptor, hotbed::keeper::serve)),
         (b"image", [sub, rest @ ..]) if *sub == c"build" => Outcome::Status(image::build(rest, started)),
+        (b"cache", [sub, rest @ ..]) if *sub == c"why" => Outcome::Status(why::why(rest)),
         _ => Outcome::Status(usage::command(arguments)),
     }
 }

@@ -5,7 +5,8 @@ use crate::arguments::{self, Arguments, Kind, Purpose};
 use crate::input;
 use crate::timings::{self, Totals};
 use crate::{Outcome, Status, console, usage};
-use hotbed::{Image, Load, ProgramArguments, Runtime, SharedLibrary, Unit};
+use hotbed::{Duplicate, Image, Load, ProgramArguments, Runtime, Sameness, SharedLibrary, Unit};
+use hotbed_loader::demangle;
 use hotbed_loader::sys::start;
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -109,26 +110,45 @@ fn load(runtime: &Runtime, parsed: &Arguments, totals: &mut Totals) -> Result<Ve
             _ => Image::file(file.path()).into(),
         });
     }
-    let entry = parsed.options.entry.unwrap_or("main");
-    let program = input::program(parsed)?;
+    let program = program(parsed)?;
     let has_program = program.is_some();
-    // Debuggers and profilers are told of images only, and a worker compiles whole ones.
-    let options = &parsed.options;
-    let lazy = !options.eager && !options.isolate && !options.gdb && options.jitdump.is_none();
-    loads.extend(program.map(|program| {
-        let program = program.entry(entry);
-        if lazy { program.lazy().into() } else { program.into() }
-    }));
+    loads.extend(program);
     let mut units = runtime.load_all(loads).map_err(|error| console::fail(&error))?;
-    for unit in units.iter().filter(|unit| !unit.is_library()) {
+    // Images that others of these were linked against have come along.
+    for unit in runtime.units().iter().filter(|unit| !unit.is_library()) {
         totals.add(unit.report());
         totals.mapped();
         console::print(&unit.report().rendered);
+    }
+    if parsed.options.verbose {
+        say_what_differs(runtime);
     }
     if has_program {
         units.rotate_right(1);
     }
     Ok(units)
+}
+
+/// Names what several units define, each something else: one definition is used, and some may mean another one.
+fn say_what_differs(runtime: &Runtime) {
+    for Duplicate { symbol, unit, used, .. } in runtime.duplicates().that_are(Sameness::Differs) {
+        let symbol = demangle(symbol).unwrap_or_else(|| symbol.clone());
+        let used = used.as_deref().unwrap_or("the process");
+        console::say(&format!(
+            "{unit}: {symbol} is not the same as that of {used}, which is used: it was made of another source, or with other flags"
+        ));
+    }
+}
+
+/// What is compiled or linked for the program, if anything is.
+pub(crate) fn program(parsed: &Arguments) -> Result<Option<Load>, Status> {
+    let options = &parsed.options;
+    // Debuggers and profilers are told of images only, and a worker compiles whole ones.
+    let lazy = !options.eager && !options.isolate && !options.gdb && options.jitdump.is_none();
+    Ok(input::program(parsed)?.map(|program| {
+        let program = program.entry(options.entry.unwrap_or("main"));
+        if lazy { program.lazy().into() } else { program.into() }
+    }))
 }
 
 /// `argv` of the program: the first file as it was given, what came after `--`, and a null pointer.

@@ -3,12 +3,17 @@
 use crate::arguments::TimingsFormat;
 use crate::console;
 use crate::json::{array, object, string};
-use hotbed::{FunctionTime, FunctionTimes, Report, Runtime};
+use hotbed::{Duplicates, FunctionTime, FunctionTimes, Report, Runtime, Sameness};
 use hotbed_loader::demangle;
 use hotbed_loader::sys::start;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+/// What copies of definitions that are not used are called.
+const SAMENESSES: [(&str, Sameness); 3] =
+    [("equal", Sameness::Equal), ("differing", Sameness::Differs), ("unknown", Sameness::Unknown)];
 
 /// Sums over everything that was loaded.
 #[derive(Debug, Default, Clone)]
@@ -24,7 +29,18 @@ pub(crate) struct Totals {
     images_linked: u32,
     images_mapped: u32,
     backend_loaded: bool,
+    /// Reasons why the store did not serve, and how often each.
+    misses: BTreeMap<&'static str, u32>,
     functions: FunctionTimes,
+    duplicates: Duplicates,
+}
+
+/// What is shown by name, and milliseconds where it is a time.
+struct Figures {
+    total: f64,
+    phases: [(&'static str, f64); 7],
+    counts: [(&'static str, u32); 4],
+    functions: [(&'static str, f64); 2],
 }
 
 impl Totals {
@@ -40,6 +56,9 @@ impl Totals {
         self.functions_compiled += report.counts.functions_compiled;
         self.images_linked += report.counts.images_linked;
         self.backend_loaded |= report.back_end_loaded;
+        if let Some(miss) = &report.miss {
+            *self.misses.entry(miss.name()).or_default() += 1;
+        }
     }
 
     /// Counts an image that was mapped.
@@ -49,92 +68,94 @@ impl Totals {
 
     /// The sums as text; `run` is the program's own time, when one ran.
     pub(crate) fn render(&self, format: TimingsFormat, total: Duration, run: Duration) -> String {
-        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-        let phases = [
-            ("frontend", self.frontend),
-            ("codegen", self.codegen),
-            ("link", self.link),
-            ("map", ms(self.map)),
-            ("bind", ms(self.bind)),
-            ("init", ms(self.init)),
-            ("run", ms(run)),
-        ];
-        let counts = [
-            ("units_compiled", self.units_compiled),
-            ("functions_compiled", self.functions_compiled),
-            ("images_linked", self.images_linked),
-            ("images_mapped", self.images_mapped),
-        ];
-        let FunctionTimes { compiling, waited, ref slowest, .. } = self.functions;
-        let functions = [("functions", ms(compiling)), ("functions_waited", ms(waited))];
+        let figures = self.figures(total, run);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = match format {
-            TimingsFormat::Json => {
-                let slowest = array(slowest.iter().map(slow_json));
-                render_json(&mut text, ms(total), &phases, &counts, &functions, &slowest, self.backend_loaded)
-            }
-            TimingsFormat::Table => {
-                render_table(&mut text, ms(total), &phases, &counts, &functions, slowest, self.backend_loaded)
-            }
+            TimingsFormat::Json => self.write_json(&mut text, &figures),
+            TimingsFormat::Table => self.write_table(&mut text, &figures),
         };
         text
     }
-}
 
-fn render_json(
-    text: &mut String,
-    total: f64,
-    phases: &[(&str, f64)],
-    counts: &[(&str, u32)],
-    functions: &[(&str, f64)],
-    slowest: &str,
-    backend_loaded: bool,
-) -> std::fmt::Result {
-    write!(text, "{{\"total_ms\":{total:.3},\"phases_ms\":{{")?;
-    for (i, (name, ms)) in phases.iter().enumerate() {
-        write!(text, "{}\"{name}\":{ms:.3}", if i == 0 { "" } else { "," })?;
+    fn figures(&self, total: Duration, run: Duration) -> Figures {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let FunctionTimes { compiling, waited, .. } = self.functions;
+        Figures {
+            total: ms(total),
+            phases: [
+                ("frontend", self.frontend),
+                ("codegen", self.codegen),
+                ("link", self.link),
+                ("map", ms(self.map)),
+                ("bind", ms(self.bind)),
+                ("init", ms(self.init)),
+                ("run", ms(run)),
+            ],
+            counts: [
+                ("units_compiled", self.units_compiled),
+                ("functions_compiled", self.functions_compiled),
+                ("images_linked", self.images_linked),
+                ("images_mapped", self.images_mapped),
+            ],
+            functions: [("functions", ms(compiling)), ("functions_waited", ms(waited))],
+        }
     }
-    write!(text, "}}")?;
-    for (name, count) in counts {
-        write!(text, ",\"{name}\":{count}")?;
-    }
-    for (name, ms) in functions {
-        write!(text, ",\"{name}_ms\":{ms:.3}")?;
-    }
-    write!(text, ",\"slowest_functions\":{slowest}")?;
-    writeln!(text, ",\"backend_loaded\":{backend_loaded}}}")
-}
 
-fn render_table(
-    text: &mut String,
-    total: f64,
-    phases: &[(&str, f64)],
-    counts: &[(&str, u32)],
-    functions: &[(&str, f64)],
-    slowest: &[FunctionTime],
-    backend_loaded: bool,
-) -> std::fmt::Result {
-    for (name, ms) in phases {
-        writeln!(text, "{name:<20}{ms:>10.3} ms")?;
+    fn write_json(&self, text: &mut String, figures: &Figures) -> std::fmt::Result {
+        let Figures { total, phases, counts, functions } = figures;
+        write!(text, "{{\"total_ms\":{total:.3},\"phases_ms\":{{")?;
+        for (i, (name, ms)) in phases.iter().enumerate() {
+            write!(text, "{}\"{name}\":{ms:.3}", if i == 0 { "" } else { "," })?;
+        }
+        write!(text, "}}")?;
+        for (name, count) in counts {
+            write!(text, ",\"{name}\":{count}")?;
+        }
+        for (name, ms) in functions {
+            write!(text, ",\"{name}_ms\":{ms:.3}")?;
+        }
+        write!(text, ",\"slowest_functions\":{}", array(self.functions.slowest.iter().map(slow_json)))?;
+        let misses: Vec<_> = self.misses.iter().map(|(name, count)| (*name, count.to_string())).collect();
+        write!(text, ",\"misses\":{}", object(&misses))?;
+        let duplicates =
+            SAMENESSES.map(|(name, sameness)| (name, self.duplicates.bytes(sameness).to_string()));
+        write!(text, ",\"duplicate_bytes\":{}", object(&duplicates))?;
+        writeln!(text, ",\"backend_loaded\":{}}}", self.backend_loaded)
     }
-    writeln!(text, "{:<20}{total:>10.3} ms", "total")?;
-    for (name, count) in counts {
-        writeln!(text, "{:<20}{count:>10}", name.replace('_', " "))?;
+
+    fn write_table(&self, text: &mut String, figures: &Figures) -> std::fmt::Result {
+        let Figures { total, phases, counts, functions } = figures;
+        for (name, ms) in phases {
+            writeln!(text, "{name:<20}{ms:>10.3} ms")?;
+        }
+        writeln!(text, "{:<20}{total:>10.3} ms", "total")?;
+        for (name, count) in counts {
+            writeln!(text, "{:<20}{count:>10}", name.replace('_', " "))?;
+        }
+        for (name, count) in &self.misses {
+            writeln!(text, "{:<20}{count:>10}", format!("miss: {name}"))?;
+        }
+        for (name, sameness) in SAMENESSES {
+            let bytes = self.duplicates.bytes(sameness);
+            if bytes > 0 {
+                writeln!(text, "{:<20}{bytes:>10} bytes", format!("copies, {name}"))?;
+            }
+        }
+        writeln!(text, "{:<20}{:>10}", "back end loaded", if self.backend_loaded { "yes" } else { "no" })?;
+        if self.functions.slowest.is_empty() {
+            return Ok(());
+        }
+        // They run while the program does.
+        for (name, ms) in functions {
+            writeln!(text, "{:<20}{ms:>10.3} ms", name.replace('_', " "))?;
+        }
+        for FunctionTime { source, function, time, .. } in &self.functions.slowest {
+            let name = demangle(function).unwrap_or_else(|| function.clone());
+            writeln!(text, "  {:>8.3} ms  {name} ({source})", time.as_secs_f64() * 1e3)?;
+        }
+        Ok(())
     }
-    writeln!(text, "{:<20}{:>10}", "back end loaded", if backend_loaded { "yes" } else { "no" })?;
-    if slowest.is_empty() {
-        return Ok(());
-    }
-    // They run while the program does.
-    for (name, ms) in functions {
-        writeln!(text, "{:<20}{ms:>10.3} ms", name.replace('_', " "))?;
-    }
-    for FunctionTime { source, function, time, .. } in slowest {
-        let name = demangle(function).unwrap_or_else(|| function.clone());
-        writeln!(text, "  {:>8.3} ms  {name} ({source})", time.as_secs_f64() * 1e3)?;
-    }
-    Ok(())
 }
 
 fn slow_json(one: &FunctionTime) -> String {
@@ -179,7 +200,9 @@ extern "C" fn print() {
         totals.functions = record.runtime.function_times();
         totals.functions_compiled += record.runtime.functions_compiled();
         totals.backend_loaded |= record.runtime.functions_took_back_end();
-        let text = totals.render(record.format, record.started.elapsed(), record.entered.elapsed());
+        let (total, run) = (record.started.elapsed(), record.entered.elapsed());
+        totals.duplicates = record.runtime.duplicates();
+        let text = totals.render(record.format, total, run);
         console::print(&text);
     }
 }
@@ -190,14 +213,17 @@ mod tests {
 
     #[test]
     fn json_has_every_key_on_one_line() {
-        let totals = Totals { units_compiled: 2, map: Duration::from_micros(1500), ..Totals::default() };
+        let misses = BTreeMap::from([("level", 1)]);
+        let map = Duration::from_micros(1500);
+        let totals = Totals { units_compiled: 2, map, misses, ..Totals::default() };
         let text = totals.render(TimingsFormat::Json, Duration::from_millis(3), Duration::from_millis(1));
         assert_eq!(
             text,
             "{\"total_ms\":3.000,\"phases_ms\":{\"frontend\":0.000,\"codegen\":0.000,\"link\":0.000,\"map\":1.500,\
              \"bind\":0.000,\"init\":0.000,\"run\":1.000},\"units_compiled\":2,\"functions_compiled\":0,\
              \"images_linked\":0,\"images_mapped\":0,\"functions_ms\":0.000,\"functions_waited_ms\":0.000,\
-             \"slowest_functions\":[],\"backend_loaded\":false}\n"
+             \"slowest_functions\":[],\"misses\":{\"level\":1},\
+             \"duplicate_bytes\":{\"equal\":0,\"differing\":0,\"unknown\":0},\"backend_loaded\":false}\n"
         );
     }
 

@@ -332,7 +332,7 @@ impl Runtime {
                 let names: Vec<&str> = claim.members().iter().map(|at| members.name_of(*at)).collect();
                 observer.note(&format!("{}: loading members {}", pending.name(), names.join(", ")));
                 let compilation = members.compilation(pending.name(), claim.members());
-                let request = Arc::new(compilation.request(&name, self.inner.color)?);
+                let request = Arc::new(self.image_request(compilation, &name, None)?);
                 (self.make(&request, &Key::of(&request))?, None)
             }
             What::Library(library) => {

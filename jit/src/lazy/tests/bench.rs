@@ -5,6 +5,7 @@ use crate::lazy::stubs::stub_object;
 use crate::lazy::{Compiler, head, kept::Kept, suffix};
 use crate::link::check_object;
 use crate::split::tests::support::{Program, open};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 unsafe extern "C" {
@@ -48,8 +49,7 @@ fn sqlite() {
         let module = modules.swap_remove(1);
         let (opening, mut unit) = best(5, || open(&module, ".u1", true));
         let (data, _) = best(3, || unit.data().unwrap().compile().unwrap().len());
-        let (stubs, object) =
-            best(5, || stub_object(unit.facts(), 1, ".u1", &std::collections::HashSet::new()).unwrap());
+        let (stubs, object) = best(5, || stub_object(unit.facts(), 1, ".u1", &HashSet::new(), None).unwrap());
         let (checking, _) = best(5, || check_object(&object).unwrap());
         let arguments = module.arguments.iter().map(String::as_str).collect();
         let kept =

@@ -25,8 +25,10 @@ fn made(text: &str, flags: &[&str]) -> Result<Skeleton, Failure> {
         environment: Vec::new(),
         entry: None,
         soname: None,
+        images: Vec::new(),
         whole_archives: false,
         lazy: true,
+        trace: None,
         color: false,
     })
 }

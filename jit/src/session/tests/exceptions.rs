@@ -3,7 +3,8 @@
 use super::*;
 use std::time::Instant;
 
-unsafe extern "C" {
+// What unwinds must say so: the compiler takes the declaration at its word for calls that it makes itself.
+unsafe extern "C-unwind" {
     fn __cxa_allocate_exception();
     fn __cxa_throw();
     fn __cxa_begin_catch();

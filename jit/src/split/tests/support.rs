@@ -97,8 +97,10 @@ impl Program {
             environment: Vec::new(),
             entry: Some("main".into()),
             soname: None,
+            images: Vec::new(),
             whole_archives: false,
             lazy: false,
+            trace: None,
             color: false,
         }
     }

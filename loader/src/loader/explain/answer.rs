@@ -5,6 +5,7 @@
 use crate::error::demangle;
 use crate::image::SymbolKind;
 use crate::layers::Layer;
+use crate::loader::Sameness;
 use std::fmt;
 
 /// Who was asked for a symbol, in which order, what each said, who won and why.
@@ -50,6 +51,8 @@ pub struct Answer {
     pub version: Option<String>,
     /// What became of it.
     pub verdict: Verdict,
+    /// Of a shared definition that is not used where another unit's is: how it compares with that one.
+    pub sameness: Option<Sameness>,
 }
 
 /// What became of an answer.
@@ -153,7 +156,12 @@ impl fmt::Display for Answer {
         if let Some(version) = &self.version {
             write!(f, ", {version}")?;
         }
-        write!(f, ": {}", self.verdict)
+        write!(f, ": {}", self.verdict)?;
+        match self.sameness {
+            Some(Sameness::Equal) => f.write_str("; it is the same"),
+            Some(Sameness::Differs) => f.write_str("; it is not the same"),
+            Some(Sameness::Unknown) | None => Ok(()),
+        }
     }
 }
 

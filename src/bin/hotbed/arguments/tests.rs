@@ -23,11 +23,6 @@ fn kinds(parsed: &Arguments) -> Vec<Kind> {
 }
 
 #[test]
-fn the_table_is_sorted() {
-    assert!(TAKES_VALUE.is_sorted());
-}
-
-#[test]
 fn flags_files_options_and_arguments_are_told_apart() {
     let parsed = run(&[
         c"-O2",
@@ -122,6 +117,23 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn an_image_is_built_by_traces() {
+    let build = |arguments: &[&'static CStr]| {
+        parse(&[&[c"-o", c"a.hbi", c"a.c"], arguments].concat(), Purpose::BuildImage)
+    };
+    let parsed = build(&[c"--trace", c"one", c"--trace=two", c"--rest", c"bitcode", c"--strict"]).unwrap();
+    assert_eq!(parsed.options.traces, [Path::new("one"), Path::new("two")]);
+    assert_eq!((parsed.options.rest, parsed.options.strict), (Some(Rest::Bitcode), true));
+    let parsed = build(&[c"--trace=t", c"--rest=compile"]).unwrap();
+    assert_eq!((parsed.options.rest, parsed.options.strict), (Some(Rest::Compile), false));
+    for arguments in
+        [&[c"--rest=bitcode"][..], &[c"--strict"], &[c"--trace=t", c"--rest=none"], &[c"--trace"]]
+    {
+        assert!(build(arguments).is_err(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn an_explanation_wants_a_symbol_before_the_files() {
     let explain = |arguments: &[&'static CStr]| parse(arguments, Purpose::Explain);
     let parsed = explain(&[c"-O2", c"--json", c"n::twice(int)", c"-lm", c"a.cpp"]).unwrap();
@@ -144,5 +156,21 @@ fn an_image_wants_a_name_and_something_to_compile() {
     assert_eq!(build(&[c"-ox.hbi", c"a.c"]).unwrap().options.output, Some(Path::new("x.hbi")));
     assert!(build(&[c"a.c"]).is_err());
     assert!(build(&[c"-o", c"x.hbi", c"y.hbi"]).is_err());
+    assert!(build(&[c"-o", c"x.hbi", c"a.c", c"libz.so"]).is_err());
+    let against = build(&[c"-o", c"x.hbi", c"a.c", c"y.hbi"]).unwrap();
+    assert_eq!(against.files().last().unwrap().kind, Kind::Image);
     assert!(build(&[c"-o", c"x.hbi", c"a.c", c"--", c"b"]).is_err());
+}
+
+#[test]
+fn processors_are_one_for_a_run_and_several_for_an_image() {
+    let parsed = run(&[c"--cpu", c"x86-64-v2", c"a.c"]).unwrap();
+    assert_eq!(parsed.options.cpu, Some(CpuLevel::V2));
+    let image = [c"-o", c"a.hbi", c"a.c", c"--cpu=x86-64; x86-64-v3;native"];
+    let parsed = parse(&image, Purpose::BuildImage).unwrap();
+    assert_eq!(parsed.options.variants, [CpuLevel::V1, CpuLevel::V3, CpuLevel::Native]);
+    for levels in [c"--cpu=x86-64;x86-64-v3", c"--cpu=haswell", c"--cpu="] {
+        let error = run(&[levels, c"a.c"]).unwrap_err().to_string();
+        assert!(error.contains("the levels are x86-64, x86-64-v2"), "{error}");
+    }
 }
