@@ -246,7 +246,13 @@ impl Runtime {
     ///
     /// # fn main() -> Result<(), hotbed::Error> {
     /// # let folder = std::env::temp_dir().join(format!("hotbed-doc-duplicates-{}", std::process::id()));
-    /// let runtime = hotbed::Runtime::builder().cache_dir(&folder).build()?;
+    /// # // The plugin is not beside this example but where cargo puts libraries.
+    /// # let plugin = std::path::Path::new(env!("OUT_DIR")).ancestors().map(|path| path.join("libhotbed_jit.so"));
+    /// # let plugin = plugin.filter(|path| path.exists()).next().expect("cargo build --workspace");
+    /// let runtime = hotbed::Runtime::builder()
+    /// #   .back_end(plugin)
+    ///     .cache_dir(&folder)
+    ///     .build()?;
     /// let text = "inline int twice(int x) { return 2 * x; } int USE(int x) { return twice(x); }";
     /// runtime.load(Source::text("one.cpp", text).flags(["-DUSE=one"]))?;
     /// runtime.load(Source::text("other.cpp", text).flags(["-DUSE=other"]))?;
