@@ -2,6 +2,7 @@
 //! `glibc-hwcaps/x86-64-vN` first, the highest level in front.
 
 use crate::cpu::{CpuFeatures, CpuLevel};
+use crate::sys::cpuid::is_intel;
 
 /// The folder in which the folders of levels are.
 pub(super) const FOLDER: &str = "glibc-hwcaps";
@@ -17,10 +18,10 @@ pub(super) fn supported() -> &'static [&'static str] {
     }
 }
 
-/// Whether the processor has what glibc before 2.37 calls the platform `haswell`.
+/// Whether the processor is what glibc before 2.37 calls the platform `haswell`: it must be Intel's, whatever others have.
 pub(super) fn has_haswell() -> bool {
     let names = ["avx2", "bmi", "bmi2", "fma", "lzcnt", "movbe", "popcnt"];
-    CpuFeatures::host().has(CpuFeatures::named(names))
+    is_intel() && CpuFeatures::host().has(CpuFeatures::named(names))
 }
 
 #[cfg(test)]

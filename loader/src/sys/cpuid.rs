@@ -93,6 +93,12 @@ impl Processor {
     }
 }
 
+/// Whether Intel has made it, as the run-time linker of old asks.
+pub(crate) fn is_intel() -> bool {
+    let said = __cpuid(0);
+    [said.ebx, said.edx, said.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+}
+
 /// # Safety
 /// The system has enabled `XSAVE`.
 #[target_feature(enable = "xsave")]
