@@ -211,6 +211,77 @@ fn what_is_large_or_linked_by_the_users_wishes_has_protected_tables() {
 }
 
 #[test]
+fn references_to_shared_definitions_of_its_own_are_there_from_the_link() {
+    const SOURCE: &str = r#"
+        struct Base { virtual ~Base() {} virtual int f() { return 1; } };
+        struct Derived : Base { int f() override { return 2; } };
+        inline int counter = 40;
+        inline int &reach() { return counter; }
+        template <class T> T twice(T x) { return 2 * x; }
+        int table[10000] = {1, 2};
+        extern "C" int f(int x) {
+          Derived derived;
+          Base &base = derived;
+          reach() += x;
+          return base.f() + counter + twice(x);
+        }
+    "#;
+    const DRIVER: &str = r#"
+        #include <dlfcn.h>
+        #include <stdio.h>
+        int main(int count, char **arguments) {
+          (void)count;
+          int modes[] = {RTLD_LAZY, RTLD_NOW};
+          for (int at = 0; at < 2; at++) {
+            void *library = dlopen(arguments[1], modes[at]);
+            int (*f)(int) = library ? (int (*)(int))dlsym(library, "f") : 0;
+            printf("%d %d\n", f ? f(1) : -1, f ? f(2) : -1);
+            if (library)
+              dlclose(library);
+          }
+        }
+    "#;
+    let scratch = Scratch::new("shape-shared");
+    scratch.write("shared.cpp", SOURCE);
+    let image = build(&scratch, "shared.hbi", &["shared.cpp"]);
+    assert!(layout(&image).settled);
+
+    let bytes = std::fs::read(&image).unwrap();
+    let header = elf::FileHeader64::<LE>::parse(&*bytes).unwrap();
+    let segments = header.program_headers(LE, &*bytes).unwrap();
+    let sections = header.sections(LE, &*bytes).unwrap();
+    let symbols = sections.symbols(LE, &*bytes, elf::SHT_DYNSYM).unwrap();
+    let mut there = 0;
+    let tables = sections.iter().filter_map(|section| section.rela(LE, &*bytes).unwrap());
+    for relocation in tables.flat_map(|(relocations, _)| relocations) {
+        let symbol = symbols.symbol(object::SymbolIndex(relocation.r_sym(LE, false) as usize)).unwrap();
+        if symbol.st_bind() != elf::STB_WEAK || symbol.st_shndx.get(LE) == elf::SHN_UNDEF {
+            continue;
+        }
+        let place = relocation.r_offset.get(LE);
+        let word = segments.iter().find_map(|one| one.data_range(LE, &*bytes, place, 8).unwrap()).unwrap();
+        let want = symbol.st_value.get(LE).wrapping_add_signed(relocation.r_addend.get(LE));
+        assert_eq!(word, want.to_le_bytes(), "{place:#x}");
+        there += 1;
+    }
+    assert!(there >= 8, "{there}");
+
+    // At its own address, then elsewhere, where all that is shared is that of the first.
+    let runtime = Runtime::builder().no_cache().build().unwrap();
+    for (name, want) in [("first", [2 + 41 + 2, 2 + 43 + 4]), ("second", [2 + 44 + 2, 2 + 46 + 4])] {
+        let unit = runtime.load(Image::file(&image).named(name)).unwrap();
+        // SAFETY: that is its type.
+        let f = unsafe { unit.get::<unsafe extern "C" fn(i32) -> i32>("f") }.unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { [f(1), f(2)] }, want, "{name}");
+    }
+    let driver = scratch.write("driver.c", DRIVER);
+    let program = scratch.join("driver");
+    execute(Command::new("clang-22").arg(&driver).arg("-o").arg(&program));
+    assert_eq!(execute(Command::new(&program).arg(&image)).stdout, "45 49\n45 49\n");
+}
+
+#[test]
 fn imports_wait_for_their_first_call_unless_the_user_says_no() {
     let scratch = Scratch::new("shape-lazy");
     scratch.write("p.c", format!("{SMALL}\nint table[10000] = {{1, 2}};\n"));
