@@ -1,11 +1,14 @@
 //! How images are linked: where they want to lie, what their note says about them, and that they remain libraries for
 //! everybody else. readelf, and programs that clang makes and that call `dlopen`, are the judges.
 
-use crate::support::{End, Outcome, Scratch, archive, execute, finish, hotbed, object, shared_library};
+use crate::support::{
+    End, Outcome, Scratch, archive, clangxx, execute, finish, hotbed, object, shared_library,
+};
 use hotbed::{Image, Runtime};
 use hotbed_loader::image::note::{self, Layout};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{LittleEndian as LE, elf};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -279,6 +282,52 @@ fn references_to_shared_definitions_of_its_own_are_there_from_the_link() {
     let program = scratch.join("driver");
     execute(Command::new("clang-22").arg(&driver).arg("-o").arg(&program));
     assert_eq!(execute(Command::new(&program).arg(&image)).stdout, "45 49\n45 49\n");
+}
+
+#[test]
+fn what_an_image_has_registered_for_its_end_is_done_when_it_is_closed() {
+    const SOURCE: &str = r#"
+        #include <cstdio>
+        #include <cstdlib>
+        struct Ends { ~Ends() { std::puts("static"); } };
+        static Ends ends;
+        static void registered() { std::puts("atexit"); }
+        __attribute__((destructor)) static void destructor() { std::puts("destructor"); }
+        extern "C" int f(int x) { return x ? std::atexit(registered) : std::fflush(stdout); }
+    "#;
+    const DRIVER: &str = r#"
+        #include <dlfcn.h>
+        #include <stdio.h>
+        int main(int count, char **arguments) {
+          (void)count;
+          void *library = dlopen(arguments[1], RTLD_NOW);
+          int (*f)(int) = (int (*)(int))dlsym(library, "f");
+          printf("%d %d\n", f(0), f(1));
+          dlclose(library);
+          puts("closed");
+        }
+    "#;
+    let scratch = Scratch::new("shape-end");
+    scratch.write("end.cpp", SOURCE);
+    let source = scratch.write("driver.c", DRIVER);
+    let (driver, library) = (scratch.join("driver"), scratch.join("end.so"));
+    execute(Command::new("clang-22").arg(&source).arg("-o").arg(&driver));
+    clangxx([
+        OsStr::new("-shared"),
+        "-fPIC".as_ref(),
+        scratch.join("end.cpp").as_ref(),
+        "-o".as_ref(),
+        library.as_ref(),
+    ]);
+    let want = finish(Command::new(&driver).arg(&library)).assert_success("dlopen of the library").stdout;
+    assert!(want.ends_with("closed\n") && want.contains("static") && want.contains("atexit"), "{want}");
+    // With a section that small images have no room for as well.
+    for (name, more) in [("small.hbi", ""), ("large.hbi", "int table[10000] = {1, 2};")] {
+        scratch.write("more.cpp", more);
+        let image = build(&scratch, name, &["end.cpp", "more.cpp"]);
+        let got = finish(Command::new(&driver).arg(&image)).assert_success("dlopen of the image").stdout;
+        assert_eq!(got, want, "{name}");
+    }
 }
 
 #[test]
