@@ -1,11 +1,14 @@
 //! How images are linked: where they want to lie, what their note says about them, and that they remain libraries for
 //! everybody else. readelf, and programs that clang makes and that call `dlopen`, are the judges.
 
-use crate::support::{End, Outcome, Scratch, archive, execute, finish, hotbed, object, shared_library};
+use crate::support::{
+    End, Outcome, Scratch, archive, clangxx, execute, finish, hotbed, object, shared_library,
+};
 use hotbed::{Image, Runtime};
 use hotbed_loader::image::note::{self, Layout};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{LittleEndian as LE, elf};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -207,6 +210,123 @@ fn what_is_large_or_linked_by_the_users_wishes_has_protected_tables() {
         assert_read_only_dynamic(&image);
         assert_hashed(&image, &["malloc", "printf", "strlen"]);
         assert_works(&scratch, &image, &library);
+    }
+}
+
+#[test]
+fn references_to_shared_definitions_of_its_own_are_there_from_the_link() {
+    const SOURCE: &str = r#"
+        struct Base { virtual ~Base() {} virtual int f() { return 1; } };
+        struct Derived : Base { int f() override { return 2; } };
+        inline int counter = 40;
+        inline int &reach() { return counter; }
+        template <class T> T twice(T x) { return 2 * x; }
+        int table[10000] = {1, 2};
+        extern "C" int f(int x) {
+          Derived derived;
+          Base &base = derived;
+          reach() += x;
+          return base.f() + counter + twice(x);
+        }
+    "#;
+    const DRIVER: &str = r#"
+        #include <dlfcn.h>
+        #include <stdio.h>
+        int main(int count, char **arguments) {
+          (void)count;
+          int modes[] = {RTLD_LAZY, RTLD_NOW};
+          for (int at = 0; at < 2; at++) {
+            void *library = dlopen(arguments[1], modes[at]);
+            int (*f)(int) = library ? (int (*)(int))dlsym(library, "f") : 0;
+            printf("%d %d\n", f ? f(1) : -1, f ? f(2) : -1);
+            if (library)
+              dlclose(library);
+          }
+        }
+    "#;
+    let scratch = Scratch::new("shape-shared");
+    scratch.write("shared.cpp", SOURCE);
+    let image = build(&scratch, "shared.hbi", &["shared.cpp"]);
+    assert!(layout(&image).settled);
+
+    let bytes = std::fs::read(&image).unwrap();
+    let header = elf::FileHeader64::<LE>::parse(&*bytes).unwrap();
+    let segments = header.program_headers(LE, &*bytes).unwrap();
+    let sections = header.sections(LE, &*bytes).unwrap();
+    let symbols = sections.symbols(LE, &*bytes, elf::SHT_DYNSYM).unwrap();
+    let mut there = 0;
+    let tables = sections.iter().filter_map(|section| section.rela(LE, &*bytes).unwrap());
+    for relocation in tables.flat_map(|(relocations, _)| relocations) {
+        let symbol = symbols.symbol(object::SymbolIndex(relocation.r_sym(LE, false) as usize)).unwrap();
+        if symbol.st_bind() != elf::STB_WEAK || symbol.st_shndx.get(LE) == elf::SHN_UNDEF {
+            continue;
+        }
+        let place = relocation.r_offset.get(LE);
+        let word = segments.iter().find_map(|one| one.data_range(LE, &*bytes, place, 8).unwrap()).unwrap();
+        let want = symbol.st_value.get(LE).wrapping_add_signed(relocation.r_addend.get(LE));
+        assert_eq!(word, want.to_le_bytes(), "{place:#x}");
+        there += 1;
+    }
+    assert!(there >= 8, "{there}");
+
+    // At its own address, then elsewhere, where all that is shared is that of the first.
+    let runtime = Runtime::builder().no_cache().build().unwrap();
+    for (name, want) in [("first", [2 + 41 + 2, 2 + 43 + 4]), ("second", [2 + 44 + 2, 2 + 46 + 4])] {
+        let unit = runtime.load(Image::file(&image).named(name)).unwrap();
+        // SAFETY: that is its type.
+        let f = unsafe { unit.get::<unsafe extern "C" fn(i32) -> i32>("f") }.unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { [f(1), f(2)] }, want, "{name}");
+    }
+    let driver = scratch.write("driver.c", DRIVER);
+    let program = scratch.join("driver");
+    execute(Command::new("clang-22").arg(&driver).arg("-o").arg(&program));
+    assert_eq!(execute(Command::new(&program).arg(&image)).stdout, "45 49\n45 49\n");
+}
+
+#[test]
+fn what_an_image_has_registered_for_its_end_is_done_when_it_is_closed() {
+    const SOURCE: &str = r#"
+        #include <cstdio>
+        #include <cstdlib>
+        struct Ends { ~Ends() { std::puts("static"); } };
+        static Ends ends;
+        static void registered() { std::puts("atexit"); }
+        __attribute__((destructor)) static void destructor() { std::puts("destructor"); }
+        extern "C" int f(int x) { return x ? std::atexit(registered) : std::fflush(stdout); }
+    "#;
+    const DRIVER: &str = r#"
+        #include <dlfcn.h>
+        #include <stdio.h>
+        int main(int count, char **arguments) {
+          (void)count;
+          void *library = dlopen(arguments[1], RTLD_NOW);
+          int (*f)(int) = (int (*)(int))dlsym(library, "f");
+          printf("%d %d\n", f(0), f(1));
+          dlclose(library);
+          puts("closed");
+        }
+    "#;
+    let scratch = Scratch::new("shape-end");
+    scratch.write("end.cpp", SOURCE);
+    let source = scratch.write("driver.c", DRIVER);
+    let (driver, library) = (scratch.join("driver"), scratch.join("end.so"));
+    execute(Command::new("clang-22").arg(&source).arg("-o").arg(&driver));
+    clangxx([
+        OsStr::new("-shared"),
+        "-fPIC".as_ref(),
+        scratch.join("end.cpp").as_ref(),
+        "-o".as_ref(),
+        library.as_ref(),
+    ]);
+    let want = finish(Command::new(&driver).arg(&library)).assert_success("dlopen of the library").stdout;
+    assert!(want.ends_with("closed\n") && want.contains("static") && want.contains("atexit"), "{want}");
+    // With a section that small images have no room for as well.
+    for (name, more) in [("small.hbi", ""), ("large.hbi", "int table[10000] = {1, 2};")] {
+        scratch.write("more.cpp", more);
+        let image = build(&scratch, name, &["end.cpp", "more.cpp"]);
+        let got = finish(Command::new(&driver).arg(&image)).assert_success("dlopen of the image").stdout;
+        assert_eq!(got, want, "{name}");
     }
 }
 

@@ -9,7 +9,7 @@ use super::line::{LinePiece, Wishes, is_plain, line, read_dependencies};
 use super::lld;
 use super::memory::MemoryFiles;
 use super::order;
-use super::own_object::own_object;
+use super::own_object::{own_object, registers_ends};
 use super::reduce::{Piece, reduce};
 use super::seal::seal;
 use super::shape::{Shape, is_foreign_archive, is_small, most_imports};
@@ -157,7 +157,8 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     let shared =
         facts(inputs).flat_map(|(facts, archive)| facts.shared.iter().map(move |one| (one, archive)));
     let identities = Identities::new(identities(shared, wishes.unit));
-    let own = own_object(wishes.metadata, most_imports(facts(inputs)), &dependencies, &identities)
+    let ends = undefined.iter().any(|name| registers_ends(name));
+    let own = own_object(wishes.metadata, most_imports(facts(inputs)), &dependencies, &identities, ends)
         .map_err(defect)?;
     let own_path = files.add(&own, "the note of the image").map_err(internal("no memory for the note"))?;
     let startup_paths = if needs_startup(inputs) {

@@ -1,5 +1,7 @@
 //! The object that makes a shared object an image: the note, the handle `__dso_handle`, room for the hashes of the imports'
-//! names, what it remembers of images that it is linked against, the identities of what others may have too, and the metadata.
+//! names, what it remembers of images that it is linked against, the identities of what others may have too, and the metadata;
+//! and where code registers what is to be done at its end, the destructor that has it done: compilers' start files have that, which
+//! images are linked without. Our loader knows by itself; whoever opens an image by `dlopen` and closes it does not.
 
 use hotbed_loader::image::note::{
     DEPENDENCIES_SECTION, DSO_HANDLE, HANDLE_DISTANCE_AT, HASHES_SECTION, METADATA_SECTION, NOTE_SECTION,
@@ -12,7 +14,21 @@ use object::{
     SymbolKind, SymbolScope, elf,
 };
 
-/// The object as bytes, with room for `imports` hashes.
+/// What code calls to have something done when it is closed.
+const REGISTER: [&[u8]; 5] =
+    [b"__cxa_atexit", b"__cxa_at_quick_exit", b"atexit", b"at_quick_exit", b"pthread_atfork"];
+
+/// `lea rdi, [rip + handle]; jmp finalize`, and where the two are entered.
+const END: [u8; 12] = [0x48, 0x8d, 0x3d, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0];
+const END_HANDLE: u64 = 3;
+const END_FINALIZE: u64 = 8;
+
+/// Whether code that refers to this name has to be told of its end.
+pub(crate) fn registers_ends(name: &[u8]) -> bool {
+    REGISTER.contains(&name)
+}
+
+/// The object as bytes, with room for `imports` hashes, and with the destructor if `ends`.
 ///
 /// # Errors
 /// When it cannot be written, which is a defect.
@@ -21,6 +37,7 @@ pub(crate) fn own_object(
     imports: usize,
     dependencies: &[ImageDependency],
     identities: &Identities,
+    ends: bool,
 ) -> Result<Vec<u8>, object::write::Error> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
     let note = object.add_section(Vec::new(), NOTE_SECTION.into(), SectionKind::Note);
@@ -41,6 +58,9 @@ pub(crate) fn own_object(
     });
     object.add_relocation(word, refer(handle, 0, elf::R_X86_64_64))?;
     object.add_relocation(note, refer(handle, HANDLE_DISTANCE_AT as u64, elf::R_X86_64_PC32))?;
+    if ends {
+        add_end(&mut object, handle)?;
+    }
     let mut notes = vec![(HASHES_SECTION, hashes_bytes(imports))];
     if !dependencies.is_empty() {
         notes.push((DEPENDENCIES_SECTION, dependencies_bytes(dependencies)));
@@ -65,6 +85,35 @@ pub(crate) fn own_object(
     let stack = object.add_section(Vec::new(), b".note.GNU-stack".into(), SectionKind::Other);
     object.section_mut(stack).data_mut();
     object.write()
+}
+
+/// The destructor, which is called after all others of the image: `__cxa_finalize` with its handle.
+fn add_end(object: &mut Object<'_>, handle: SymbolId) -> Result<(), object::write::Error> {
+    let code = object.add_section(Vec::new(), b".text".into(), SectionKind::Text);
+    object.append_section_data(code, &END, 16);
+    let symbol = |name: &[u8], section, scope| Symbol {
+        name: name.into(),
+        value: 0,
+        size: 0,
+        kind: SymbolKind::Text,
+        scope,
+        weak: false,
+        section,
+        flags: SymbolFlags::None,
+    };
+    let finalize =
+        object.add_symbol(symbol(b"__cxa_finalize", SymbolSection::Undefined, SymbolScope::Unknown));
+    let end =
+        object.add_symbol(symbol(b"hotbed.end", SymbolSection::Section(code), SymbolScope::Compilation));
+    let behind = |relocation: Relocation| Relocation { addend: -4, ..relocation };
+    object.add_relocation(code, behind(refer(handle, END_HANDLE, elf::R_X86_64_PC32)))?;
+    object.add_relocation(code, behind(refer(finalize, END_FINALIZE, elf::R_X86_64_PLT32)))?;
+    // The array is run from its end, and this number makes it the first.
+    let array = object.add_section(Vec::new(), b".fini_array.0".into(), SectionKind::Data);
+    object.section_mut(array).flags =
+        SectionFlags::Elf { sh_type: elf::SHT_FINI_ARRAY, sh_flags: elf::SHF_ALLOC | elf::SHF_WRITE };
+    object.append_section_data(array, &[0; 8], 8);
+    object.add_relocation(array, refer(end, 0, elf::R_X86_64_64))
 }
 
 fn refer(symbol: SymbolId, offset: u64, kind: elf::RelocationType) -> Relocation {

@@ -29,18 +29,24 @@ const ARENA_IMAGE: u64 = 64 << 10;
 /// When the linker's output cannot be read or written, or has no note: a script of the user's may leave it out.
 pub(super) fn seal(image: &File, exports: bool, requires: CpuFeatures) -> io::Result<[u8; 32]> {
     let mut bytes = contents(image.as_fd())?;
-    let Survey { mut layout, hashes } =
+    let Survey { mut layout, hashes, shared } =
         survey(&bytes).ok_or_else(|| io::Error::other("the linker's output cannot be read"))?;
     layout.exports = exports;
     layout.requires = requires;
     layout.interface = Interface::of_file(&bytes).map_err(io::Error::other)?.hash();
-    let mut changed = Vec::with_capacity(2);
+    let mut changed = Vec::with_capacity(3);
     if let Some((place, values)) = hashes {
         let target = bytes.get_mut(place.clone()).unwrap_or_default();
         for (word, value) in target.as_chunks_mut::<4>().0.iter_mut().zip(values) {
             *word = value.to_le_bytes();
         }
         changed.push(place);
+    }
+    if let (Some(first), Some(last)) = (shared.iter().min(), shared.iter().max()) {
+        changed.push(first.0..last.0 + 8);
+        for (place, address) in shared {
+            bytes[place..place + 8].copy_from_slice(&address.to_le_bytes());
+        }
     }
     note::set_layout(&mut bytes, &layout).map_err(io::Error::other)?;
     let checksum = note::seal(&mut bytes).map_err(io::Error::other)?;
@@ -56,6 +62,8 @@ struct Survey {
     layout: Layout,
     /// Where in the file hashes go, and which.
     hashes: Option<(Range<usize>, Vec<u32>)>,
+    /// Where in the file addresses of shared definitions of the image's own go, and which.
+    shared: Vec<(usize, u64)>,
 }
 
 fn survey(bytes: &[u8]) -> Option<Survey> {
@@ -79,7 +87,9 @@ fn survey(bytes: &[u8]) -> Option<Survey> {
         layout.hashes = (section.sh_addr.get(LE) + note::CONTENTS_AT as u64, values.len() as u32);
         hashes = Some((start..start + values.len() * 4, values));
     }
-    Some(Survey { layout, hashes })
+    let shared = shared(&sections, segments, bytes)?;
+    layout.settled = !shared.is_empty();
+    Some(Survey { layout, hashes, shared })
 }
 
 /// The hashes of the names of the symbols from 1 to the last undefined one, as many as there is room for.
@@ -123,6 +133,51 @@ fn note_relocations(
         }
     }
     Some(())
+}
+
+/// Places in the file that relocations would write the addresses of shared definitions to which the image has itself, and these
+/// addresses.
+fn shared(
+    sections: &Sections<'_>,
+    segments: &[ProgramHeader64<LE>],
+    bytes: &[u8],
+) -> Option<Vec<(usize, u64)>> {
+    let symbols = sections.symbols(LE, bytes, elf::SHT_DYNSYM).ok()?;
+    let in_file = |address: u64| {
+        let segment =
+            segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD).find(|segment| {
+                let at = address.checked_sub(segment.p_vaddr(LE));
+                at.is_some_and(|at| at.saturating_add(8) <= segment.p_filesz(LE))
+            })?;
+        let place = usize::try_from(segment.p_offset(LE) + (address - segment.p_vaddr(LE))).ok()?;
+        (place + 8 <= bytes.len()).then_some(place)
+    };
+    let mut shared = Vec::new();
+    for section in sections.iter() {
+        let in_memory = section.sh_flags.get(LE).0 & elf::SHF_ALLOC.0 != 0;
+        if section.sh_type.get(LE) != elf::SHT_RELA || !in_memory {
+            continue;
+        }
+        for relocation in section.rela(LE, bytes).ok()??.0 {
+            let kind = relocation.r_type(LE, false);
+            if !matches!(kind, elf::R_X86_64_64 | elf::R_X86_64_GLOB_DAT | elf::R_X86_64_JUMP_SLOT) {
+                continue;
+            }
+            let Ok(symbol) = symbols.symbol(SymbolIndex(relocation.r_sym(LE, false) as usize)) else {
+                continue;
+            };
+            let is_shared = matches!(symbol.st_bind(), elf::STB_WEAK | elf::STB_GNU_UNIQUE)
+                && symbol.st_shndx.get(LE) != elf::SHN_UNDEF
+                && !matches!(symbol.st_type(), elf::STT_TLS | elf::STT_GNU_IFUNC);
+            if is_shared {
+                // What has no place in the file is zero at first, and cannot be entered.
+                let Some(place) = in_file(relocation.r_offset.get(LE)) else { return Some(Vec::new()) };
+                let address = symbol.st_value.get(LE).wrapping_add_signed(relocation.r_addend.get(LE));
+                shared.push((place, address));
+            }
+        }
+    }
+    Some(shared)
 }
 
 /// Address and size of the unwind tables, if they end as a run-time library that is given their beginning expects it.

@@ -23,6 +23,8 @@ pub(crate) enum Slot {
     Unknown,
     /// It is found.
     Known(Value),
+    /// A shared definition of the image's own, at an address that does not change.
+    Own,
     /// A function that the process has; it is looked up when it is called.
     Later,
     /// Nobody has it, and it is weak: its address is zero.
@@ -169,6 +171,14 @@ pub(crate) fn choose_defined(
     Ok(resolver.elsewhere(symbol, name, own)?.unwrap_or(own))
 }
 
+/// What references to a symbol get that is defined by the image itself.
+fn own_slot(symbol: &Symbol, own: Found) -> Slot {
+    match own.value {
+        Value::Address(_) if symbol.is_shared() => Slot::Own,
+        value => Slot::Known(value),
+    }
+}
+
 /// Whether a relocation refers to a symbol.
 pub(crate) fn refers(mapped: &Mapped, index: u32) -> Result<bool, ImageError> {
     Ok(tables(mapped)?.into_iter().flatten().any(|relocation| relocation.symbol() == index))
@@ -279,9 +289,9 @@ impl Resolver<'_> {
             self.undefined(index, symbol, name)
         } else if self.is_nobody_elses(index, symbol) {
             decisions::set(&mut self.plan.own, index);
-            Slot::Known(self.own(symbol)?.value)
+            own_slot(symbol, self.own(symbol)?)
         } else {
-            Slot::Known(self.defined(index, symbol, Name::new(text_of(symbols, symbol)?))?)
+            self.defined(index, symbol, Name::new(text_of(symbols, symbol)?))?
         };
         if let Some(place) = self.plan.slots.get_mut(index as usize) {
             *place = slot;
@@ -296,7 +306,8 @@ impl Resolver<'_> {
         symbol.is_shared()
             && symbol.is_exported()
             && symbols.partial_hash(index).is_some_and(|hash| !self.layers.may_have(hash))
-            && !symbols.begins(symbol, b"_ZGV")
+            // Names lie scattered, and most of them are of functions.
+            && (symbol.kind() == STT_FUNC || !symbols.begins(symbol, b"_ZGV"))
     }
 
     fn undefined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Slot {
@@ -321,12 +332,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn defined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Result<Value, ImageError> {
+    fn defined(&mut self, index: u32, symbol: &Symbol, name: Name<'_>) -> Result<Slot, ImageError> {
         let own = self.own(symbol)?;
         if !symbol.is_exported()
             || (!symbol.is_shared() && self.layers.space.order.first() == Some(&Layer::Unit))
         {
-            return Ok(own.value);
+            return Ok(own_slot(symbol, own));
         }
         let found = self.elsewhere(symbol, name, own)?;
         if symbol.is_shared() {
@@ -335,9 +346,9 @@ impl Resolver<'_> {
                 None => decisions::set(&mut self.plan.own, index),
             }
         }
-        let Some(found) = found else { return Ok(own.value) };
+        let Some(found) = found else { return Ok(own_slot(symbol, own)) };
         self.use_of(found.party);
-        Ok(found.value)
+        Ok(Slot::Known(found.value))
     }
 
     /// What an exported definition of the image is replaced by, if by anything.

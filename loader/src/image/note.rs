@@ -39,6 +39,7 @@
 //!   | 1    | at the address that the program headers give, no relative relocation has anything to do         |
 //!   | 2    | functions of the image itself have to be called in order to relocate it (`R_X86_64_IRELATIVE`)   |
 //!   | 4    | what the image exports is for every library of the process (`-rdynamic`)                         |
+//!   | 8    | relocations that want the address of a shared definition of the image's own have it already, as with flag 1 |
 //!
 //!   **The shape for arenas**: an image with a stride has two loadable segments and no `PT_GNU_RELRO`. The first may be read
 //!   and executed, the second read and written, and the second lies as far behind the first in memory as in the file,
@@ -137,12 +138,16 @@ pub const HANDLE_DISTANCE_AT: usize = CONTENTS_AT + HANDLE_AT;
 const RELOCATED: u32 = 1;
 const RESOLVERS: u32 = 2;
 const EXPORTS: u32 = 4;
+const SETTLED: u32 = 8;
 
 /// What the note says about the rest of the file, so that a loader need not look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Layout {
     /// Mapped at the addresses that its program headers give, the image needs no relative relocation.
     pub relocated: bool,
+    /// Mapped there, the places of relocations that want the address of a shared definition of the image's own
+    /// (weak, COMDAT) have that address: nobody has to write it unless another definition is used.
+    pub settled: bool,
     /// Functions of the image have to be called in order to relocate it.
     pub resolvers: bool,
     /// What the image exports is for every library of the process, as a linker exports everything of an executable when
@@ -183,6 +188,7 @@ impl Layout {
         // Taken apart, so that a new field cannot be forgotten here.
         let Self {
             relocated,
+            settled,
             resolvers,
             exports,
             hashes: (hashes, count),
@@ -193,7 +199,7 @@ impl Layout {
             dependencies,
             requires,
         } = *self;
-        let flags = [(relocated, RELOCATED), (resolvers, RESOLVERS), (exports, EXPORTS)];
+        let flags = [(relocated, RELOCATED), (settled, SETTLED), (resolvers, RESOLVERS), (exports, EXPORTS)];
         let flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag);
         let (frames, size) = frames.unwrap_or_default();
         let mut bytes = [0; LAYOUT_END - LAYOUT_AT];
@@ -225,6 +231,7 @@ impl Layout {
         let frames = (word(LAYOUT_AT + 16), word(LAYOUT_AT + 24));
         Self {
             relocated: flags & RELOCATED != 0,
+            settled: flags & SETTLED != 0,
             resolvers: flags & RESOLVERS != 0,
             exports: flags & EXPORTS != 0,
             hashes: (word(LAYOUT_AT), half(LAYOUT_AT + 8)),
@@ -479,6 +486,7 @@ mod tests {
         assert_eq!(layout(&file), Ok(Layout::default()));
         let said = Layout {
             relocated: true,
+            settled: true,
             resolvers: true,
             exports: true,
             hashes: (0x2000_0000_1238, 77),

@@ -1,6 +1,7 @@
 //! Whether an image's constructors have run: others that find it meanwhile must wait.
 
 use crate::sys::sync::{Condvar, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ThreadId;
 
 /// The state of an image and those who wait for it.
@@ -8,6 +9,8 @@ use std::thread::ThreadId;
 pub(crate) struct Ready {
     state: Mutex<State>,
     changed: Condvar,
+    /// How many wait: telling nobody is a call to the system as well. Changed with the state locked.
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,11 @@ pub(crate) struct Outcome<'a>(&'a Ready);
 impl Ready {
     /// Being started by the calling thread.
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State::Starting(std::thread::current().id())), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(State::Starting(std::thread::current().id())),
+            changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     /// Waits until another thread is done with starting the image; false if that has failed. The thread that starts
@@ -35,7 +42,11 @@ impl Ready {
                 State::Ready => return true,
                 State::Failed => return false,
                 State::Starting(thread) if thread == std::thread::current().id() => return true,
-                State::Starting(_) => state = self.changed.wait(state),
+                State::Starting(_) => {
+                    self.waiting.fetch_add(1, Ordering::Relaxed);
+                    state = self.changed.wait(state);
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -46,8 +57,11 @@ impl Ready {
     }
 
     fn set(&self, state: State) {
-        *self.state.lock() = state;
-        self.changed.notify_all();
+        let mut now = self.state.lock();
+        *now = state;
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_all();
+        }
     }
 }
 

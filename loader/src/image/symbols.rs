@@ -53,7 +53,7 @@ impl Filter {
         (word >> (hash % 64)) & (word >> ((hash >> self.shift) % 64)) & 1 != 0
     }
 
-    /// Whether a name with either of these hashes may be defined.
+    /// Whether a name with either of the hashes that a part leaves open may be defined.
     #[inline]
     pub(crate) fn passes_partly(&self, hash: PartialHash) -> bool {
         let hash = hash.0;
@@ -231,7 +231,34 @@ impl Symbols {
         }
     }
 
-    /// The same where the file has no such table.
+    /// Whether there is a name with either of the hashes that a part leaves open. What a filter lets pass wrongly, which are many
+    /// where many are asked for, ends here, without a name being read.
+    pub(crate) fn may_have(&self, hash: PartialHash) -> bool {
+        match &self.hash {
+            Hash::Gnu { first, filter, buckets, chains } => {
+                filter.passes_partly(hash)
+                    && [hash.0, hash.0 | 1].into_iter().any(|one| {
+                        let mut index = buckets[one as usize % buckets.len()];
+                        while let Some(at) = index.checked_sub(*first)
+                            && let Some(chained) = chains.get(at as usize)
+                        {
+                            if (chained ^ one) >> 1 == 0 {
+                                return true;
+                            }
+                            if chained & 1 == 1 {
+                                break;
+                            }
+                            index = index.saturating_add(1);
+                        }
+                        false
+                    })
+            }
+            Hash::Plain { .. } => true,
+            Hash::None => false,
+        }
+    }
+
+    /// What the hash table says about the name of a definition, or would say.
     fn key(&self, index: u32) -> Option<u32> {
         match &self.hash {
             Hash::Gnu { .. } => Some(self.partial_hash(index)?.key()),

@@ -296,7 +296,10 @@ fn read_first(is_it: impl Fn(&libraries::Loaded<'_>) -> bool) -> Option<Tables> 
 impl ProcessView {
     /// Whether anything in it may have a name of which only a part of the hash is known.
     pub(super) fn may_have(&self, hash: PartialHash) -> bool {
-        !self.asked.is_empty() || self.entries.iter().any(|entry| entry.filter.passes_partly(hash))
+        let has = |entry: &Entry| {
+            entry.filter.passes_partly(hash) && self.table(entry).is_some_and(|table| table.may_have(hash))
+        };
+        !self.asked.is_empty() || self.entries.iter().any(has)
     }
 
     /// What somebody has got before for the undefined symbol `index`, whose name has that hash: the value, and whose it is.

@@ -63,6 +63,7 @@ impl Slots {
         match self.resolved.get(index as usize)? {
             Slot::Unknown => None,
             Slot::Known(value) => Some(*value),
+            Slot::Own => own_value(&mapped.place, self.module, mapped.symbols.get(index)?),
             Slot::Absent => Some(Value::Address(0)),
             // The first call looks it up in the same way.
             Slot::Later => {

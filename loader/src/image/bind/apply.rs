@@ -2,13 +2,13 @@
 
 use super::{Plan, Slot, tables};
 use crate::image::ImageError;
-use crate::image::call_resolver;
 use crate::image::elf::*;
 use crate::image::map::{Mapped, Memory};
 use crate::image::place::{Place, text_of};
 use crate::image::registers;
 use crate::image::tls::Reference;
 use crate::image::tls::entry::{descriptor, fixed_descriptor, fixed_distance, undefined_descriptor};
+use crate::image::{call_resolver, own_value};
 use crate::layers::Value;
 use crate::sys::memory::{PAGE, page_down};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(crate) unsafe fn apply(
     let [relocations, jumps] = tables(mapped)?;
     if first {
         if mapped.place.base == 0 {
-            bring_in(mapped, relocations);
+            bring_in(mapped, relocations, plan);
         }
         // SAFETY: the caller's promise, here and below.
         unsafe { mapped.clear_rests() };
@@ -56,6 +56,7 @@ pub(crate) unsafe fn apply(
         // SAFETY: as above.
         unsafe { relative(mapped, &mut targets)? };
     }
+    let settled = first && mapped.place.base == 0 && mapped.layout.settled;
     for table in [relocations, jumps] {
         for relocation in table {
             let place = targets.near(relocation.offset, 8).filter(|_| is_address(relocation));
@@ -65,7 +66,8 @@ pub(crate) unsafe fn apply(
                     // SAFETY: to be written to, as `near` says.
                     unsafe { (target as *mut usize).write_unaligned(address) };
                 }
-                // The place has what it needs already.
+                // The place has what it needs already, here and below.
+                (Some(_), Some(Slot::Own)) if settled => {}
                 (Some(_), Some(Slot::Later)) if mapped.place.base == 0 => applied.later = true,
                 // SAFETY: as above.
                 _ => unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? },
@@ -75,9 +77,10 @@ pub(crate) unsafe fn apply(
     Ok(applied)
 }
 
-/// Has the pages that will be written brought in at once, if they are several and near each other. (Elsewhere than at its
-/// own address an image is mapped so from the start, as nearly all of its data is relocated.)
-fn bring_in(mapped: &Mapped, relocations: &[Rela]) {
+/// Has pages that will be written brought in, where several follow each other: one call for all of them costs less than being
+/// interrupted at each, and one page that nobody needs costs as much as either. (Elsewhere than at its own address an image is mapped
+/// so from the start, as nearly all of its data is relocated.)
+fn bring_in(mapped: &Mapped, relocations: &[Rela], plan: &Plan) {
     const FEWEST: u32 = 3;
     let Memory::Own { mapping, .. } = &mapped.memory else { return };
     let Some(segment) = mapped.place.segments.iter().find(|segment| segment.access.write) else { return };
@@ -86,18 +89,25 @@ fn bring_in(mapped: &Mapped, relocations: &[Rela]) {
     // A bit for each of the first pages.
     let mut written = 0u64;
     let rests = mapped.place.segments.iter().filter_map(|segment| segment.rest().map(|(at, _)| at));
-    let places =
-        relocations.iter().map(|relocation| relocation.offset).chain(mapped.dynamic.slots).chain(rests);
-    for place in places {
+    let is_written = |relocation: &&Rela| !(mapped.layout.settled && slot(plan, relocation) == Slot::Own);
+    let relocated = relocations.iter().filter(is_written).map(|relocation| relocation.offset);
+    for place in relocated.chain(mapped.dynamic.slots).chain(rests) {
         let page = (place as usize).wrapping_sub(begin) / PAGE;
         if page < count {
             written |= 1 << page;
         }
     }
-    let (low, high) = (written.trailing_zeros(), 64 - written.leading_zeros());
-    if written.count_ones() >= FEWEST && high - low <= 2 * written.count_ones() {
-        let at = begin - mapped.headers.first + low as usize * PAGE;
-        mapping.populate(at, (high - low) as usize * PAGE);
+    let mut at = begin - mapped.headers.first;
+    while written != 0 {
+        let skipped = written.trailing_zeros();
+        written >>= skipped;
+        at += skipped as usize * PAGE;
+        let length = written.trailing_ones();
+        if length >= FEWEST {
+            mapping.populate(at, length as usize * PAGE);
+        }
+        written = written.checked_shr(length).unwrap_or(0);
+        at += length as usize * PAGE;
     }
 }
 
@@ -212,6 +222,12 @@ unsafe fn one(
             let target = targets.get(offset, 8)?;
             match slot(plan, relocation) {
                 Slot::Known(Value::Address(address)) => write(target, plus(address)),
+                Slot::Own => {
+                    let symbol = mapped.symbols.get(relocation.symbol());
+                    let own = symbol.and_then(|symbol| own_value(place, module, symbol));
+                    let Some(Value::Address(address)) = own else { return Err(mixed(mapped, relocation)) };
+                    write(target, plus(address));
+                }
                 Slot::Known(Value::Resolver(resolver)) => {
                     applied.deferred.push(Deferred { target, resolver, addend });
                 }
@@ -322,7 +338,7 @@ fn variable(
     }
     match slot(plan, relocation) {
         Slot::Known(Value::Tls { module, offset, fixed }) => Ok(Some((Reference { module, offset }, fixed))),
-        Slot::Known(_) | Slot::Later => Err(mixed(mapped, relocation)),
+        Slot::Known(_) | Slot::Own | Slot::Later => Err(mixed(mapped, relocation)),
         Slot::Absent | Slot::Unknown => Ok(None),
     }
 }

@@ -5,7 +5,7 @@ use crate::image::dynamic::Dynamic;
 use crate::image::elf::{PT_DYNAMIC, PT_LOAD, SHN_ABS, STT_GNU_IFUNC, STT_TLS, Symbol};
 use crate::image::headers::Range;
 use crate::image::place::Place;
-use crate::image::symbols::{Filter, Name, Symbols};
+use crate::image::symbols::{Filter, Name, PartialHash, Symbols};
 use crate::image::versions::Version;
 use crate::layers::Value;
 use crate::sys::libraries::Loaded;
@@ -59,6 +59,11 @@ impl Tables {
             tables.symbols = Some(symbols);
         }
         tables
+    }
+
+    /// Whether there may be a name of which only a part of the hash is known.
+    pub(super) fn may_have(&self, hash: PartialHash) -> bool {
+        self.symbols.as_ref().is_some_and(|symbols| symbols.may_have(hash))
     }
 
     /// Name of the file without its folder.
