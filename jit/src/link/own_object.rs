@@ -58,8 +58,20 @@ pub(crate) fn own_object(
     });
     object.add_relocation(word, refer(handle, 0, elf::R_X86_64_64))?;
     object.add_relocation(note, refer(handle, HANDLE_DISTANCE_AT as u64, elf::R_X86_64_PC32))?;
+    // glibc opens what has packed relocations only if that says so, beside a version of glibc's that it needs: with this
+    // symbol, whether it is used or not, every image needs one.
+    let finalize = object.add_symbol(Symbol {
+        name: b"__cxa_finalize".into(),
+        value: 0,
+        size: 0,
+        kind: SymbolKind::Text,
+        scope: SymbolScope::Unknown,
+        weak: true,
+        section: SymbolSection::Undefined,
+        flags: SymbolFlags::None,
+    });
     if ends {
-        add_end(&mut object, handle)?;
+        add_end(&mut object, handle, finalize)?;
     }
     let mut notes = vec![(HASHES_SECTION, hashes_bytes(imports))];
     if !dependencies.is_empty() {
@@ -88,23 +100,23 @@ pub(crate) fn own_object(
 }
 
 /// The destructor, which is called after all others of the image: `__cxa_finalize` with its handle.
-fn add_end(object: &mut Object<'_>, handle: SymbolId) -> Result<(), object::write::Error> {
+fn add_end(
+    object: &mut Object<'_>,
+    handle: SymbolId,
+    finalize: SymbolId,
+) -> Result<(), object::write::Error> {
     let code = object.add_section(Vec::new(), b".text".into(), SectionKind::Text);
     object.append_section_data(code, &END, 16);
-    let symbol = |name: &[u8], section, scope| Symbol {
-        name: name.into(),
+    let end = object.add_symbol(Symbol {
+        name: b"hotbed.end".into(),
         value: 0,
-        size: 0,
+        size: END.len() as u64,
         kind: SymbolKind::Text,
-        scope,
+        scope: SymbolScope::Compilation,
         weak: false,
-        section,
+        section: SymbolSection::Section(code),
         flags: SymbolFlags::None,
-    };
-    let finalize =
-        object.add_symbol(symbol(b"__cxa_finalize", SymbolSection::Undefined, SymbolScope::Unknown));
-    let end =
-        object.add_symbol(symbol(b"hotbed.end", SymbolSection::Section(code), SymbolScope::Compilation));
+    });
     let behind = |relocation: Relocation| Relocation { addend: -4, ..relocation };
     object.add_relocation(code, behind(refer(handle, END_HANDLE, elf::R_X86_64_PC32)))?;
     object.add_relocation(code, behind(refer(finalize, END_FINALIZE, elf::R_X86_64_PLT32)))?;
