@@ -216,6 +216,22 @@ fn templates_and_statics_are_one() {
 }
 
 #[test]
+fn small_images_may_have_thread_locals_that_are_all_zero() {
+    let scratch = Scratch::new("traced-zeros");
+    let text = "#include <stdio.h>\nstatic _Thread_local const char *reason;\n\
+                static int fail(const char *why) { reason = why; return 0; }\n\
+                int unused(int x) { return fail(\"unused\") + x; }\n\
+                int main(void) { fail(\"why\"); return printf(\"%s\\n\", reason) != 4; }\n";
+    let source = scratch.write("zeros.c", text);
+    let trace = format!("--trace={}", trace(&scratch, "trace", &[&source], &["-O2"], &[]).display());
+    let image = scratch.join("zeros.hbi");
+    for options in [&["-O2"][..], &["-O2", &trace], &["-O2", &trace, "--rest=bitcode"]] {
+        build(&image, &[&source], options).assert_success("image build");
+        assert_eq!(run(&image, &[]).assert_success("run").stdout, "why\n", "{options:?}");
+    }
+}
+
+#[test]
 fn what_two_sources_define_is_compiled_once() {
     let one = "__attribute__((weak)) KEPT int weak(int x) { return x + 100; } KEPT int first(int x) { return weak(x); }\n\
         static int chosen_one(int x) { return x * 2; } static int (*resolve(void))(int) { return chosen_one; }\n\

@@ -281,7 +281,8 @@ fn read_tables(
     if dynamic.plain_relocations {
         return Err(ImageError::Damaged("it has relocations of a kind that x86-64 does not have").into());
     }
-    if let Some(tls) = &headers.tls
+    // Where there is nothing but zeros, linkers may lay it beside all segments.
+    if let Some(tls) = headers.tls.as_ref().filter(|tls| tls.file_size > 0)
         && place.segment(tls.address, tls.file_size).is_none_or(|segment| !segment.access.read)
     {
         return Err(ImageError::Truncated("the thread-local segment").into());
