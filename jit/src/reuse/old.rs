@@ -125,24 +125,28 @@ fn kinds(elf: &Elf<'_>) -> Vec<What> {
     struct Named {
         count: usize,
         symbol: usize,
+        /// All of them are at its start.
+        at_start: bool,
     }
-    let mut named = vec![Named { count: 0, symbol: 0 }; elf.sections.len()];
+    let mut named = vec![Named { count: 0, symbol: 0, at_start: true }; elf.sections.len()];
     for (index, symbol) in elf.symbols.iter().enumerate() {
         if let Place::Section(section) = symbol.place
             && !symbol.is_anonymous()
             && let Some(named) = named.get_mut(section)
         {
-            *named = Named { count: named.count + 1, symbol: index };
+            let at_start = named.at_start && symbol.value == 0;
+            *named = Named { count: named.count + 1, symbol: index, at_start };
         }
     }
-    let kind = |(section, Named { count, symbol }): (&Section<'_>, Named)| {
+    let kind = |(section, Named { count, symbol, at_start }): (&Section<'_>, Named)| {
         let one = &elf.symbols[symbol];
-        let alone = count == 1 && one.value == 0;
+        let alone = count == 1 && at_start;
         let in_memory = section.flags & ALLOC != 0 && [PROGBITS, NOBITS].contains(&section.kind);
         match () {
             () if !in_memory || section.kind == UNWIND || *section.name == *frames::SECTION => What::Other,
             () if section.flags & EXECUTE != 0 => {
-                let whole = alone && one.kind == FUNCTION && one.size == section.size;
+                // A constructor may have two names; it is not taken, but referred to.
+                let whole = count > 0 && at_start && one.kind == FUNCTION && one.size == section.size;
                 if whole { What::Function(symbol) } else { What::Other }
             }
             () if section.flags & MERGE != 0 => {
