@@ -33,10 +33,10 @@ pub(super) fn frames(elf: &Elf<'_>) -> Option<HashMap<usize, Frame>> {
                 0 => drop(common.insert(at, record.clone())),
                 distance => {
                     let common = common.get(&(at + 4).checked_sub(distance)?)?.clone();
-                    let function = function(elf, index, &record)?;
-                    let frame = Frame { section: index, record: record.clone(), common };
-                    if frames.insert(function, frame).is_some() {
-                        return None;
+                    // What shares a section with others, as what runs at the start does, is not taken.
+                    if let Some(function) = function(elf, index, &record)? {
+                        let frame = Frame { section: index, record: record.clone(), common };
+                        frames.insert(function, frame);
                     }
                 }
             }
@@ -49,14 +49,17 @@ pub(super) fn frames(elf: &Elf<'_>) -> Option<HashMap<usize, Frame>> {
     Some(frames)
 }
 
-/// The section whose beginning a record is about.
-fn function(elf: &Elf<'_>, section: usize, record: &Range<usize>) -> Option<usize> {
+/// The section whose beginning a record is about, if it is about a beginning.
+fn function(elf: &Elf<'_>, section: usize, record: &Range<usize>) -> Option<Option<usize>> {
     let start = (record.start + 8) as u64;
     let relocation =
         relocations(elf, section, record).iter().find(|relocation| relocation.offset == start)?;
     let symbol = &elf.symbols[relocation.symbol];
     match symbol.place {
-        Place::Section(function) if symbol.value as i64 + relocation.addend == 0 => Some(function),
+        Place::Section(function) => {
+            let place = relocation.addend.checked_add_unsigned(symbol.value)?;
+            Some((place == 0).then_some(function))
+        }
         _ => None,
     }
 }

@@ -205,7 +205,8 @@ impl Describer<'_, '_> {
                 };
                 format!("{} {addend} {}", holder.align, self.part(section, &part, depth + 1))
             }
-            _ => panic!("several in {}", String::from_utf8_lossy(&holder.name)),
+            // What runs at the start shares a section, and is compiled every time.
+            _ => format!("{} {addend}", String::from_utf8_lossy(&holder.name)),
         }
     }
 }
