@@ -13,18 +13,6 @@ using namespace llvm;
 
 namespace hotbed {
 
-void Fingerprints::Stream::number(uint64_t value) {
-  char raw[8];
-  for (unsigned at = 0; at < 8; at++)
-    raw[at] = static_cast<char>(value >> (8 * at));
-  // Most are small; how many bytes follow is said first.
-  unsigned size = 8;
-  while (size > 0 && raw[size - 1] == 0)
-    size--;
-  byte(size);
-  bytes.append(raw, raw + size);
-}
-
 void Fingerprints::Stream::text(StringRef value) {
   number(value.size());
   bytes.append(value);
@@ -42,13 +30,6 @@ Fingerprint Fingerprints::Stream::finish() const {
   BLAKE3 hasher;
   hasher.update(StringRef(bytes));
   return hasher.final<16>();
-}
-
-bool Fingerprints::Stream::is_new(const void *thing) {
-  auto [entry, inserted] = numbers.try_emplace(thing, numbers.size());
-  number(entry->second);
-  // What is new says so by having the next number.
-  return inserted;
 }
 
 std::optional<Fingerprint> Fingerprints::of(const Function &function) {

@@ -36,12 +36,22 @@ private:
     bool understood = true;
 
     void byte(uint8_t value) { bytes.push_back(static_cast<char>(value)); }
-    void number(uint64_t value);
+    void number(uint64_t value) {
+      // Most are small.
+      if (value < 0xff)
+        return byte(value);
+      byte(0xff);
+      bytes.append(reinterpret_cast<const char *>(&value), reinterpret_cast<const char *>(&value + 1));
+    }
     void text(llvm::StringRef value);
     void digest(const std::optional<Fingerprint> &value);
     Fingerprint finish() const;
-    // Writes the number of something; true when it is new and has to be written out.
-    bool is_new(const void *thing);
+    // Writes the number of something; true when it is new and has to be written out. What is new says so by having the next number.
+    bool is_new(const void *thing) {
+      auto [entry, inserted] = numbers.try_emplace(thing, numbers.size());
+      number(entry->second);
+      return inserted;
+    }
   };
 
   std::optional<Fingerprint> known(const void *thing, unsigned depth,

@@ -42,6 +42,8 @@ const HEADER_BYTES: usize = 64;
 const SYMBOL_BYTES: usize = 24;
 const RELOCATION_BYTES: usize = 24;
 const COMDAT: u32 = 1;
+/// Nothing that a compiler makes is aligned to more.
+const LARGEST_ALIGNMENT: u64 = 1 << 16;
 
 /// An object. What has an index keeps it: sections that are only there for others are empty places.
 pub(super) struct Elf<'a> {
@@ -281,6 +283,9 @@ impl<'a> Elf<'a> {
 
 impl<'a> Section<'a> {
     fn read(header: &Header, names: &'a [u8], bytes: &'a [u8]) -> Option<Self> {
+        if header.align > LARGEST_ALIGNMENT || (header.align > 0 && !header.align.is_power_of_two()) {
+            return None;
+        }
         let data: &[u8] = if header.kind == NOBITS { b"" } else { header.data(bytes)? };
         Some(Self {
             name: Cow::Borrowed(text(names, header.name)?),

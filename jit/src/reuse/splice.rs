@@ -299,8 +299,16 @@ impl<'o, 'a> Splice<'o, 'a> {
             Some(&start) => start,
             None => {
                 let into = &mut self.result.sections[index];
-                let start = into.size;
                 into.align = into.align.max(section.align);
+                // Where the linker merges nothing, pieces are where they are.
+                let align = usize::try_from(into.align.max(1)).ok()?;
+                let mut start = into.data.len().next_multiple_of(align);
+                // Zeros in between are pieces, too.
+                while !start.is_multiple_of(usize::try_from(into.entry).ok()?) {
+                    start += align;
+                }
+                into.data.to_mut().resize(start, 0);
+                let start = start as u64;
                 into.data.to_mut().extend_from_slice(piece);
                 into.size = into.data.len() as u64;
                 self.places.insert((index, piece.to_vec()), start);

@@ -122,3 +122,33 @@ fn a_stock_of_something_else_is_of_no_use() {
     sources[0].object = &damaged;
     assert_eq!(reused("one.c", &["-O0"], &super::super::stock::encode(&sources)), 0);
 }
+
+#[test]
+fn damaged_objects_are_taken_apart_without_harm() {
+    use super::super::old::Old;
+    use super::super::splice::{Taken, splice};
+    let subject = Subject::new("one.cpp", &["-O0"]);
+    let text = filler(40) + CPP;
+    let good = subject.compile(&text, b"").object;
+    let edited = "extern \"C\" int use(); int user() { return use(); }";
+    let new = subject.compile(edited, b"").object;
+    let mut state = 1_u64;
+    let mut taken_apart = 0;
+    for _ in 0..3000 {
+        let mut bytes = good.clone();
+        for _ in 0..3 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = (state >> 33) as usize % bytes.len();
+            // Where the tables are, things go wrong.
+            let at = if state & 1 == 0 { at } else { bytes.len() - 1 - at % (bytes.len() / 4) };
+            bytes[at] ^= 1 << (state >> 8 & 7);
+        }
+        let Some(old) = Old::read(&bytes) else { continue };
+        let names: Vec<Vec<u8>> = old.functions.keys().map(|name| name.to_vec()).collect();
+        for names in names.chunks(8) {
+            let taken: Vec<_> = names.iter().map(|name| Taken { name, local_alias: true }).collect();
+            taken_apart += usize::from(splice(&old, &new, &taken).is_some());
+        }
+    }
+    assert!(taken_apart > 0);
+}
