@@ -117,6 +117,7 @@ impl Compilation {
             lazy,
             trace: trace.map(Trace::into_request),
             color,
+            stock: None,
         };
         if request.inputs().next().is_none() {
             return Err(fail(FailureKind::Usage, format!("cannot load {unit}: no input")));

@@ -33,6 +33,7 @@ impl Report {
     pub(crate) fn add(&mut self, more: Self) {
         self.counts.units_compiled += more.counts.units_compiled;
         self.counts.functions_compiled += more.counts.functions_compiled;
+        self.counts.functions_reused += more.counts.functions_reused;
         self.counts.images_linked += more.counts.images_linked;
         self.phases.frontend_ms += more.phases.frontend_ms;
         self.phases.codegen_ms += more.phases.codegen_ms;

@@ -33,6 +33,7 @@ mod namespaces;
 mod packages;
 mod profilers;
 mod release_host;
+mod reuse;
 mod rules;
 mod seen;
 mod specialisations;

@@ -1,5 +1,6 @@
 // One run of the front end with code generation, in this process: what `clang -cc1 -emit-obj` does, into memory.
 #include "diagnostics.h"
+#include "reuse.h"
 
 #include <chrono>
 
@@ -179,7 +180,7 @@ private:
 };
 
 void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool bitcode, bool color, hb_messages &messages,
-         hb_object &object) {
+         hb_choose choose, void *data, hb_object &object) {
   auto start = Clock::now(), parsed = start;
   auto invocation = std::make_shared<CompilerInvocation>();
   DiagnosticOptions early;
@@ -215,6 +216,9 @@ void run(hb_files *files, llvm::ArrayRef<const char *> arguments, bool bitcode, 
       return;
     }
   }
+  // What is for LLVM's whole process may be about anything.
+  if (choose && !bitcode && llvm_arguments.empty())
+    hotbed::choose_functions(*invocation, choose, data);
   auto rest = std::make_shared<Rest>(invocation);
   CompilerInstance &compiler = rest->compiler;
   compiler.setVirtualFileSystem(files->system);
@@ -239,9 +243,10 @@ extern "C" {
 
 // Runs the front end with `arguments` (those of a job, after -cc1) and returns the object, or with `bitcode` the module before
 // any pass; null after an error, which is in `messages`. Arguments that contain -mllvm change LLVM for the whole process while it runs: the caller lets no other
-// run go on beside such a one. Otherwise any thread. Owned, hb_object_free.
+// run go on beside such a one. Otherwise any thread. If `choose` is not null it is asked, at most once and with `data`, which
+// functions need no code: these are undefined in the object (reuse.h). Owned, hb_object_free.
 hb_object *hb_compile(hb_files *files, const hb_slice *arguments, size_t count, bool bitcode, bool color,
-                      hb_messages *messages) {
+                      hb_messages *messages, hb_choose choose, void *data) {
   auto object = std::make_unique<hb_object>();
   std::vector<std::string> owned;
   for (size_t i = 0; i < count; i++)
@@ -250,7 +255,7 @@ hb_object *hb_compile(hb_files *files, const hb_slice *arguments, size_t count, 
   for (auto &argument : owned)
     pointers.push_back(argument.c_str());
   std::string reason;
-  if (!hotbed::guarded([&] { run(files, pointers, bitcode, color, *messages, *object); }, reason)) {
+  if (!hotbed::guarded([&] { run(files, pointers, bitcode, color, *messages, choose, data, *object); }, reason)) {
     messages->failed = true;
     messages->list.push_back({3, 0, 0, "", "error in the back end: " + reason});
     messages->rendered += "error: error in the back end: " + reason + "\n";

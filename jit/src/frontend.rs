@@ -8,7 +8,9 @@ mod sources;
 mod target;
 
 pub(crate) use driver::{Piece, Place, ask};
-pub(crate) use jobs::{Compiled, CompiledObject, Form, Module, compile, generate, modules, shown};
+pub(crate) use jobs::{
+    Compiled, CompiledObject, Form, Module, compile, distinct_paths, generate, modules, shown,
+};
 pub(crate) use messages::{failure, to_diagnostics};
 pub(crate) use sources::{Contents, Prepared, prepare, read};
 pub(crate) use target::Target;

@@ -7,6 +7,7 @@ use crate::link::{
     link_image, with_modern_constructors, with_visible_entry,
 };
 use crate::made::Made;
+use crate::reuse::{Kept, Reuse, to_stock};
 use crate::shim;
 use crate::traced::Traced;
 use hotbed_loader::boundary::{
@@ -101,7 +102,10 @@ pub(crate) fn build(request: &Request, lazy: bool) -> Result<Built, Failure> {
     let start = Instant::now();
     let sources = prepare_sources(request, read_as, &mut dependencies)?;
     reply.phases.frontend_ms = start.elapsed().as_secs_f64() * 1e3;
-    let compiled = compile_sources(request, &sources, &place, form, &mut reply, &mut dependencies)?;
+    let stock = request.stock.as_deref().filter(|_| form == Form::Object);
+    let reuse = stock.map(Reuse::new);
+    let reuse = reuse.as_ref();
+    let compiled = compile_sources(request, &sources, &place, form, reuse, &mut reply, &mut dependencies)?;
     let start = Instant::now();
     let compiled = compiled.as_ref();
     let made = match &traced {
@@ -143,6 +147,8 @@ pub(crate) fn link(
         entry: request.entry.clone(),
     };
     let inputs = link_inputs(request, &made, &given, &mut metadata, &mut reply.counts, &mut dependencies)?;
+    let Counts { functions_compiled, functions_reused, .. } = &mut reply.counts;
+    *functions_compiled = functions_compiled.saturating_sub(*functions_reused);
     let wishes = LinkWishes {
         unit: &request.unit,
         cpp: request.inputs().any(|input| input.lang == Lang::Cpp),
@@ -202,6 +208,7 @@ fn compile_sources(
     sources: &[Prepared<'_>],
     place: &Place<'_>,
     form: Form,
+    reuse: Option<&Reuse<'_>>,
     reply: &mut Reply,
     dependencies: &mut BTreeSet<Dependency>,
 ) -> Result<Option<Compiled>, Failure> {
@@ -209,7 +216,7 @@ fn compile_sources(
         return Ok(None);
     }
     let flags: Vec<&str> = flags(request).collect();
-    let compiled = frontend::compile(sources, &flags, place, form, request.color)?;
+    let compiled = frontend::compile(sources, &flags, place, form, request.color, reuse)?;
     reply.phases.frontend_ms += compiled.times.0;
     reply.phases.codegen_ms = compiled.times.1;
     reply.log.extend(compiled.log.iter().cloned());
@@ -226,7 +233,29 @@ fn compile_sources(
         !read_by_assembler && !compiled.objects.iter().any(|object| object.object.differs_each_time());
     compiled.objects.iter().for_each(|object| reply.level_signs |= object.object.level_signs());
     add_seen(dependencies, &compiled.seen);
+    if reuse.is_some() {
+        note_reused(sources, &compiled, reply);
+    }
     Ok(Some(compiled))
+}
+
+/// Says what was reused, and what there is to be reused the next time.
+fn note_reused(sources: &[Prepared<'_>], compiled: &Compiled, reply: &mut Reply) {
+    for (source, made) in sources.iter().zip(&compiled.objects) {
+        let (all, reused) = (made.functions.all, made.functions.reused);
+        if reused > 0 {
+            reply.counts.functions_reused += reused;
+            reply.log.push(format!("{}: reused {reused} of {all} functions", source.path));
+        }
+    }
+    let paths = frontend::distinct_paths(sources);
+    let kept = paths.iter().zip(&compiled.objects).map(|(path, made)| Kept {
+        path,
+        arguments: &made.arguments,
+        functions: &made.functions,
+        object: made.bytes(),
+    });
+    reply.stock = to_stock(kept);
 }
 
 /// The contents of the objects and archives, in order.
@@ -369,6 +398,7 @@ mod tests {
             lazy: false,
             trace: None,
             color: false,
+            stock: None,
         }
     }
 

@@ -15,6 +15,7 @@ mod made;
 mod module;
 mod parallel;
 pub mod plugin;
+mod reuse;
 pub mod session;
 mod shim;
 pub mod split;

@@ -1,7 +1,7 @@
 //! What is made of the sources of a request before everything is linked: objects as the compiler makes them, the same with
 //! functions that have an order, or what a lazy image has of them.
 
-use crate::frontend::{self, Compiled, Module, Place, Prepared};
+use crate::frontend::{self, Compiled, CompiledObject, Module, Place, Prepared};
 use crate::lazy::Opened;
 use crate::link::with_order;
 use crate::parallel::in_parallel;
@@ -52,7 +52,7 @@ impl<'a> Made<'a> {
             objects: vec![Cow::Borrowed(content)],
         };
         let contents = compiled.into_iter().flat_map(|compiled| &compiled.objects);
-        let contents = contents.map(|made| made.object.bytes());
+        let contents = contents.map(CompiledObject::bytes);
         Self { sources: contents.map(source).collect(), ..Self::default() }
     }
 

@@ -60,6 +60,28 @@ impl<'a> Slice<'a> {
     }
 }
 
+/// A function of a module, in the shim's words.
+#[repr(C)]
+struct RawFunction {
+    name: Slice<'static>,
+    fingerprint: [u8; 16],
+    known: bool,
+    local_alias: bool,
+}
+
+/// A function of a module for which no code has been generated yet.
+pub(crate) struct Offered<'a> {
+    /// Its name.
+    pub(crate) name: &'a [u8],
+    /// What code generation can see of it; nothing where that is not known.
+    pub(crate) fingerprint: Option<[u8; 16]>,
+    /// Code of its own unit refers to it past its symbol.
+    pub(crate) local_alias: bool,
+}
+
+/// Says which functions of a module need no code.
+pub(crate) type Choose<'a> = &'a mut dyn FnMut(&[Offered<'_>]) -> Vec<bool>;
+
 macro_rules! owned {
     ($($(#[$doc:meta])* $name:ident, $raw:ident, $free:ident;)*) => {$(
         #[repr(C)]
@@ -178,6 +200,8 @@ unsafe extern "C" {
         bitcode: bool,
         color: bool,
         messages: *mut RawMessages,
+        choose: Option<extern "C" fn(*mut c_void, *const RawFunction, usize, *mut bool)>,
+        data: *mut c_void,
     ) -> *mut RawObject;
     fn hb_object_of(bytes: Slice<'_>) -> *mut RawObject;
     fn hb_object_free(object: *mut RawObject);
@@ -348,18 +372,44 @@ impl Files {
     }
 
     /// Runs the front end on a job's arguments (without `-cc1`), for an object or for bitcode before any pass; none
-    /// after an error.
+    /// after an error. The object lacks the functions that `choose` says need no code, if it is asked.
     pub(crate) fn compile(
         &self,
         arguments: &[String],
         bitcode: bool,
         color: bool,
         messages: &Messages,
+        mut choose: Option<Choose<'_>>,
     ) -> Option<Object> {
+        extern "C" fn ask(data: *mut c_void, functions: *const RawFunction, count: usize, reused: *mut bool) {
+            if count == 0 {
+                return;
+            }
+            // SAFETY: `data` is the pointer given below, borrowed by nobody else during the call; the shim lends so many
+            // functions and places for the call (reuse.h).
+            let (choose, functions, reused) = unsafe {
+                (
+                    &mut *data.cast::<Choose<'_>>(),
+                    std::slice::from_raw_parts(functions, count),
+                    std::slice::from_raw_parts_mut(reused, count),
+                )
+            };
+            let offered = |function: &RawFunction| Offered {
+                name: function.name.bytes(),
+                fingerprint: function.known.then_some(function.fingerprint),
+                local_alias: function.local_alias,
+            };
+            let offered: Vec<Offered<'_>> = functions.iter().map(offered).collect();
+            reused.iter_mut().zip(choose(&offered)).for_each(|(place, chosen)| *place = chosen);
+        }
         let slices: Vec<Slice<'_>> = arguments.iter().map(|a| a.as_str().into()).collect();
-        // SAFETY: all borrows outlive the call, and the result is owned.
+        let ask = choose.is_some().then_some(ask as extern "C" fn(_, _, _, _));
+        let data: *mut c_void =
+            choose.as_mut().map_or(std::ptr::null_mut(), |choose| std::ptr::from_mut(choose).cast());
+        // SAFETY: all borrows outlive the call, `ask` is called during it only and with `data`, and the result is owned.
         unsafe {
-            Object::own(hb_compile(self.raw(), slices.as_ptr(), slices.len(), bitcode, color, messages.raw()))
+            let (line, count) = (slices.as_ptr(), slices.len());
+            Object::own(hb_compile(self.raw(), line, count, bitcode, color, messages.raw(), ask, data))
         }
     }
 }

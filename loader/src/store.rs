@@ -12,6 +12,7 @@
 //! <store>/used/<checksum>          when the image was used, see `uses`
 //! <store>/building/<hash>          locked by who makes what is missing, see `building`
 //! <store>/changing/<name>          locked by who changes a manifest or a list of siblings, see `changing`
+//! <store>/stocks/<hash>            what may make compiling something again shorter, see `stock`
 //! <store>/siblings/<hash>          what else was made of the same inputs, see `siblings` and `variants`
 //! <store>/keeping/<checksum>       locked by who makes an image with what was compiled of that one
 //! <store>/lock                     locked by who adds and who removes, see `collect`
@@ -39,6 +40,7 @@ mod reasons;
 mod record;
 mod settings;
 mod siblings;
+mod stock;
 mod uses;
 mod variants;
 mod why;

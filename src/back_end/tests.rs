@@ -60,7 +60,12 @@ impl Fake {
         std::fs::create_dir_all(&folder).unwrap();
         let reply = Reply {
             dependencies: vec![Dependency::File("a.h".into())],
-            counts: Counts { units_compiled: 1, functions_compiled: 2, images_linked: 1 },
+            counts: Counts {
+                units_compiled: 1,
+                functions_compiled: 2,
+                functions_reused: 0,
+                images_linked: 1,
+            },
             phases: Phases::default(),
             ..Reply::default()
         };
@@ -114,6 +119,7 @@ impl Fake {
             lazy: false,
             trace: None,
             color: false,
+            stock: None,
         })
     }
 }

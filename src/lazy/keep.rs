@@ -94,6 +94,7 @@ mod tests {
             lazy: true,
             trace: None,
             color: false,
+            stock: None,
         };
         let grown = Grown { request, checksum: [7; 32], bodies: vec![1, 2, 3] };
         let order =

@@ -129,7 +129,16 @@ impl Runtime {
             }
         }
         let started = Stamp::now();
-        let (mut reply, image) = self.compile(request)?;
+        let stocked = store.filter(|_| keeps_stock(request));
+        let (mut reply, image) = match stocked {
+            Some(store) => {
+                let stock = Some(store.stock(request));
+                let answer = self.compile(&Arc::new(Request { stock, ..Request::clone(request) }))?;
+                answer.0.stock.iter().for_each(|stock| store.keep_stock(request, stock));
+                answer
+            }
+            None => self.compile(request)?,
+        };
         report.absorb(&mut reply);
         let Reply { dependencies, reproducible, level_signs, .. } = reply;
         if let Some(store) = store {
@@ -180,4 +189,9 @@ impl Runtime {
         log.iter().for_each(|line| observer.note(line));
         answer
     }
+}
+
+/// Whether something may be kept of what is compiled for `request`: whole units only are.
+fn keeps_stock(request: &Request) -> bool {
+    !request.lazy && request.trace.is_none() && request.inputs().any(|input| input.lang.is_compiled())
 }

@@ -96,7 +96,8 @@ impl BackEnd for Processes {
         note::seal(&mut bytes).unwrap();
         let image = files::memory_file("image").unwrap();
         std::io::Write::write_all(&mut std::fs::File::from(image.try_clone().unwrap()), &bytes).unwrap();
-        let counts = Counts { units_compiled: 1, functions_compiled: 1, images_linked: 1 };
+        let counts =
+            Counts { units_compiled: 1, functions_compiled: 1, functions_reused: 0, images_linked: 1 };
         Ok((Reply { dependencies, reproducible: true, counts, ..Reply::default() }, image))
     }
 }

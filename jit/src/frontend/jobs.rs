@@ -6,6 +6,7 @@ use super::messages::failure;
 use super::target::Target;
 use super::{Contents, Prepared};
 use crate::parallel::{drop_later, in_parallel};
+use crate::reuse::{Functions, Reuse, SourceReuse};
 use crate::shim::{File, Files, Job, JobKind, Messages, Object};
 use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::sys::sync::RwLock;
@@ -33,6 +34,17 @@ pub(crate) struct CompiledObject {
     pub(crate) arguments: Vec<String>,
     /// What was said on the way.
     pub(crate) messages: Messages,
+    /// The object, where functions of an older one were put into it.
+    completed: Option<Vec<u8>>,
+    /// Its functions, where something of them is to be kept.
+    pub(crate) functions: Functions,
+}
+
+impl CompiledObject {
+    /// The ELF object, or bitcode.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.completed.as_deref().unwrap_or_else(|| self.object.bytes())
+    }
 }
 
 /// What compiling came to.
@@ -68,13 +80,13 @@ pub(crate) fn modules<'a>(sources: &'a [Prepared<'_>], compiled: &'a Compiled) -
     let module = |(source, made): (&'a Prepared<'_>, &'a CompiledObject)| Module {
         path: &source.path,
         arguments: &made.arguments,
-        bitcode: made.object.bytes(),
+        bitcode: made.bytes(),
         trusted: !matches!(source.contents, Some(Contents::Unread(_))),
     };
     sources.iter().zip(&compiled.objects).map(module).collect()
 }
 
-/// Compiles sources, in parallel when there are several.
+/// Compiles sources, in parallel when there are several; with `reuse` functions that have not changed are taken from there.
 ///
 /// # Errors
 /// Usage for flags that clang does not take, else what clang says of the first source that does not compile.
@@ -84,6 +96,7 @@ pub(crate) fn compile(
     place: &Place<'_>,
     form: Form,
     color: bool,
+    reuse: Option<&Reuse<'_>>,
 ) -> Result<Compiled, Failure> {
     let start = Instant::now();
     let paths = distinct_paths(sources);
@@ -99,11 +112,18 @@ pub(crate) fn compile(
     let files = Files::new(&place.directory.to_string_lossy(), RESOURCES, headers::files(), &inputs);
     let modules: Vec<Option<&[u8]>> = sources.iter().map(|source| module(source, form)).collect();
     let lines: Vec<&[String]> = answer.jobs.iter().map(|job| &job.arguments[1..]).collect();
-    let objects = run(&modules, &files, &lines, form, color)
+    let again = reuse.map(|reuse| Again { reuse, paths: &paths });
+    let objects = run(&modules, &files, &lines, form, color, again.as_ref())
         .map_err(|failed| not_compiled(sources, failed))?
         .into_iter()
         .zip(lines)
-        .map(|((object, messages), line)| CompiledObject { object, arguments: line.to_vec(), messages })
+        .map(|(Outcome { object, messages, completed, functions }, line)| CompiledObject {
+            object,
+            arguments: line.to_vec(),
+            messages,
+            completed,
+            functions,
+        })
         .collect::<Vec<_>>();
     let (frontend, codegen) =
         objects.iter().map(|o| o.object.times()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
@@ -151,8 +171,9 @@ pub(crate) fn generate(
     };
     let lines: Vec<Vec<String>> = modules.iter().map(of_module).collect();
     let lines: Vec<&[String]> = lines.iter().map(Vec::as_slice).collect();
-    run(&vec![None; lines.len()], &files, &lines, Form::Object, color)
-        .map_err(|failed| not_compiled(sources, failed))
+    let made = run(&vec![None; lines.len()], &files, &lines, Form::Object, color, None);
+    let made = made.map_err(|failed| not_compiled(sources, failed))?;
+    Ok(made.into_iter().map(|outcome| (outcome.object, outcome.messages)).collect())
 }
 
 /// What went wrong with one of the sources.
@@ -162,7 +183,7 @@ fn not_compiled(sources: &[Prepared<'_>], (number, messages): (usize, Messages))
 }
 
 /// The paths that the compiler knows the sources by: their own, except where one that lies in memory would hide another.
-fn distinct_paths<'a>(sources: &'a [Prepared<'_>]) -> Vec<Cow<'a, str>> {
+pub(crate) fn distinct_paths<'a>(sources: &'a [Prepared<'_>]) -> Vec<Cow<'a, str>> {
     let on_disk = sources.iter().filter(|source| source.contents.is_none());
     let mut taken: HashSet<String> = on_disk.map(|source| source.path.to_string()).collect();
     let distinct = |source: &'a Prepared<'_>| {
@@ -234,7 +255,18 @@ fn module<'a>(source: &'a Prepared<'_>, form: Form) -> Option<&'a [u8]> {
 }
 
 /// An object and what was said of it.
-type Outcome = (Object, Messages);
+struct Outcome {
+    object: Object,
+    messages: Messages,
+    completed: Option<Vec<u8>>,
+    functions: Functions,
+}
+
+/// What is known of the sources, which have these paths, from the last time.
+struct Again<'a> {
+    reuse: &'a Reuse<'a>,
+    paths: &'a [Cow<'a, str>],
+}
 
 /// Runs the front end with the lines (what is behind `-cc1`) of sources that are no modules, several at once. After an error
 /// none is begun any more; then gives the number of the first that failed and what was said of it.
@@ -244,26 +276,62 @@ fn run(
     lines: &[&[String]],
     form: Form,
     color: bool,
+    again: Option<&Again<'_>>,
 ) -> Result<Vec<Outcome>, (usize, Messages)> {
     let alone = lines.iter().any(|line| line.iter().any(|argument| argument == "-mllvm"));
     let _shared = (!alone).then(|| LLVM_OPTIONS.read());
     let _exclusive = alone.then(|| LLVM_OPTIONS.write());
     in_parallel(lines.len(), alone, |number| {
-        let messages = Messages::new();
-        let made = match modules[number] {
-            Some(module) => Object::of(module),
-            None => files.compile(lines[number], form == Form::Bitcode, color, &messages),
-        };
-        match made {
-            Some(mut object) => {
-                if let Some(rest) = object.take_rest() {
-                    drop_later(rest);
-                }
-                Ok((object, messages))
+        let line = lines[number];
+        let reuse = again.and_then(|again| Some((again.reuse, again.paths.get(number)?)));
+        let mut outcome = match (modules[number], reuse) {
+            (Some(module), _) => one(Object::of(module), Messages::new())?,
+            (None, Some((reuse, path))) => with_reuse(files, line, color, reuse, path)?,
+            (None, None) => {
+                let messages = Messages::new();
+                one(files.compile(line, form == Form::Bitcode, color, &messages, None), messages)?
             }
-            None => Err(messages),
+        };
+        if let Some(rest) = outcome.object.take_rest() {
+            drop_later(rest);
         }
+        Ok(outcome)
     })
+}
+
+fn one(object: Option<Object>, messages: Messages) -> Result<Outcome, Messages> {
+    match object {
+        Some(object) => Ok(Outcome { object, messages, completed: None, functions: Functions::default() }),
+        None => Err(messages),
+    }
+}
+
+/// Compiles the source at `path` to an object, but for the functions that have not changed.
+fn with_reuse(
+    files: &Files,
+    line: &[String],
+    color: bool,
+    reuse: &Reuse<'_>,
+    path: &str,
+) -> Result<Outcome, Messages> {
+    let mut source = reuse.of_source(path, line);
+    let messages = Messages::new();
+    let object = files.compile(line, false, color, &messages, Some(&mut |offered| source.choose(offered)));
+    if !source.is_used() {
+        let functions = source.functions();
+        return one(object, messages).map(|outcome| Outcome { functions, ..outcome });
+    }
+    let completed = object.as_ref().and_then(|object| source.complete(object.bytes()));
+    if let (Some(object), Some(completed)) = (object, completed) {
+        let functions = source.functions();
+        return Ok(Outcome { object, messages, completed: Some(completed), functions });
+    }
+    // Something is in the way that nobody has thought of: everything is compiled.
+    let mut source = SourceReuse::default();
+    let messages = Messages::new();
+    let object = files.compile(line, false, color, &messages, Some(&mut |offered| source.choose(offered)));
+    let functions = source.functions();
+    one(object, messages).map(|outcome| Outcome { functions, ..outcome })
 }
 
 /// Arguments as a shell would take them.

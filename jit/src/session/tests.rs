@@ -87,7 +87,7 @@ pub(super) fn object(lang: Lang, source: &str, flags: &[&str]) -> Vec<u8> {
     let directory = std::env::temp_dir();
     let prepared = frontend::prepare(&input, &directory, frontend::Form::Object).unwrap().unwrap();
     let place = frontend::Place { directory: &directory, environment: &[] };
-    let compiled = frontend::compile(&[prepared], flags, &place, frontend::Form::Object, false)
+    let compiled = frontend::compile(&[prepared], flags, &place, frontend::Form::Object, false, None)
         .unwrap_or_else(|failure| panic!("{}", failure.message));
     compiled.objects[0].object.bytes().to_vec()
 }

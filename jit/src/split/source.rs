@@ -41,7 +41,7 @@ pub fn sources(request: &Request) -> Result<Vec<Source>, Failure> {
             Argument::Input(_) => None,
         })
         .collect();
-    let compiled = frontend::compile(&prepared, &flags, &place, Form::Bitcode, request.color)?;
+    let compiled = frontend::compile(&prepared, &flags, &place, Form::Bitcode, request.color, None)?;
     let finish = |(made, input): (frontend::CompiledObject, &Prepared<'_>)| {
         let bitcode = if optimises(&made.arguments) {
             prepare(made.object.bytes(), &input.path, true)?

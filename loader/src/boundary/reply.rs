@@ -24,6 +24,8 @@ pub struct Reply {
     pub counts: Counts,
     /// Where the time went.
     pub phases: Phases,
+    /// To be kept, and given with the next request for the same, if that asks for it: the form is the back end's own.
+    pub stock: Option<Vec<u8>>,
 }
 
 /// One file, place or folder that the result depends on. Relative paths are relative to the request's directory.
@@ -44,6 +46,8 @@ pub struct Counts {
     pub units_compiled: u32,
     /// Functions that code was generated for.
     pub functions_compiled: u32,
+    /// Functions whose code was taken over from the last time, since they have not changed.
+    pub functions_reused: u32,
     /// Images that lld made.
     pub images_linked: u32,
 }
@@ -232,10 +236,12 @@ pub fn encode(answer: &Result<Reply, Failure>) -> Vec<u8> {
             w.list(&reply.log, |w, line| w.text(line));
             w.u32(reply.counts.units_compiled);
             w.u32(reply.counts.functions_compiled);
+            w.u32(reply.counts.functions_reused);
             w.u32(reply.counts.images_linked);
             for ms in [reply.phases.frontend_ms, reply.phases.codegen_ms, reply.phases.link_ms] {
                 w.u64(ms.to_bits());
             }
+            w.option(reply.stock.as_ref(), |w, stock| w.bytes(stock));
         }
         Err(failure) => {
             w.u8(1);
@@ -262,6 +268,7 @@ pub fn decode(bytes: &[u8]) -> Result<Result<Reply, Failure>, CodecError> {
             counts: Counts {
                 units_compiled: r.u32()?,
                 functions_compiled: r.u32()?,
+                functions_reused: r.u32()?,
                 images_linked: r.u32()?,
             },
             phases: Phases {
@@ -269,6 +276,7 @@ pub fn decode(bytes: &[u8]) -> Result<Result<Reply, Failure>, CodecError> {
                 codegen_ms: f64::from_bits(r.u64()?),
                 link_ms: f64::from_bits(r.u64()?),
             },
+            stock: r.option(|r| Ok(r.bytes()?.to_vec()))?,
         })),
         1 => Ok(Err(Failure::read(&mut r)?)),
         _ => Err(CodecError("neither an image nor a failure")),

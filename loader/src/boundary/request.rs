@@ -31,6 +31,9 @@ pub struct Request {
     pub trace: Option<Trace>,
     /// Render diagnostics with terminal colours.
     pub color: bool,
+    /// What a back end gave to be kept when the same was last compiled ([`super::Reply::stock`]), empty if there is nothing;
+    /// none if nothing is to be kept. It changes nothing of what comes out but how long that takes.
+    pub stock: Option<Vec<u8>>,
 }
 
 /// Which functions of a program were called.
@@ -161,6 +164,7 @@ impl Request {
             w.bool(trace.strict);
         });
         w.bool(self.color);
+        w.option(self.stock.as_ref(), |w, stock| w.bytes(stock));
         w.finish()
     }
 
@@ -199,6 +203,7 @@ impl Request {
                 Ok(Trace { calls, strict: r.bool()? })
             })?,
             color: r.bool()?,
+            stock: r.option(|r| Ok(r.bytes()?.to_vec()))?,
         })
     }
 }
@@ -273,6 +278,7 @@ mod tests {
             lazy: true,
             trace: Some(Trace { calls: vec![call], strict: true }),
             color: false,
+            stock: Some(vec![3, 4]),
         };
         let bytes = request.encode();
         assert_eq!(Request::decode(&bytes), Ok(request));

@@ -229,6 +229,7 @@ fn encodings() -> Vec<Vec<u8>> {
         lazy: true,
         trace: Some(Trace { calls: vec![Call { record, trace: "t.trace".into(), line: 2 }], strict: false }),
         color: false,
+        stock: None,
     };
     let diagnostic = Diagnostic {
         severity: Severity::Warning,

@@ -1,5 +1,6 @@
 //! Making room: what nobody needs goes, and of the rest what is missed least, until the store is as small as it should be.
 //!
+//! Stocks go first, which only save time (see `stock`), the oldest first.
 //! Images that were made more than a day ago and never used again go first, oldest first; then the ones not used for longest. What some
 //! process has mapped stays, since it is probably started again; so does what was just added, which is about to be mapped. A file
 //! that goes all the same stays valid for who has it open or mapped.
@@ -12,7 +13,7 @@
 //! process that keeps what was compiled. When it was done last is the time of modification of `<store>/lock`.
 
 use super::contents::{Contents, Stored};
-use super::{IMAGES, MANIFESTS, Store, StoreError, siblings, uses};
+use super::{IMAGES, MANIFESTS, Store, StoreError, siblings, stock, uses};
 use crate::sys::files::{FileStatus, Stamp};
 use crate::sys::locks::{self, Held, Manner};
 use crate::sys::mapped_names::mapped_names;
@@ -40,7 +41,7 @@ pub struct Collected {
 
 impl Collected {
     /// Removes a file, and counts it if it is gone.
-    fn remove(&mut self, path: &Path, bytes: u64) -> bool {
+    pub(super) fn remove(&mut self, path: &Path, bytes: u64) -> bool {
         let removed = remove_file(path).is_ok();
         if removed {
             self.bytes += bytes;
@@ -60,7 +61,7 @@ impl Store {
     }
 
     fn collect_all_but(&self, added: Option<&[u8; 32]>) -> Result<Option<Collected>, StoreError> {
-        self.remove(|contents, bytes| {
+        self.remove(self.budget, |contents, bytes| {
             let mut chosen = HashSet::new();
             if bytes > self.budget {
                 chosen = superfluous(contents, bytes, self.budget, added);
@@ -75,12 +76,14 @@ impl Store {
     /// # Errors
     /// When nothing can be removed.
     pub fn clear(&self) -> Result<Option<Collected>, StoreError> {
-        self.remove(|contents, _| contents.images.keys().copied().collect())
+        self.remove(0, |contents, _| contents.images.keys().copied().collect())
     }
 
-    /// Removes what nobody needs, and of the rest, which has so many bytes then, the images that `choose` says.
+    /// Removes what nobody needs, then stocks as long as there is more than `room`, and of the rest, which has so many bytes then,
+    /// the images that `choose` says.
     pub(super) fn remove(
         &self,
+        room: u64,
         choose: impl FnOnce(&Contents, u64) -> HashSet<[u8; 32]>,
     ) -> Result<Option<Collected>, StoreError> {
         let path = self.root.join(LOCK);
@@ -93,6 +96,10 @@ impl Store {
         let mut collected = Collected::default();
         for (path, bytes, _lock) in contents.orphans() {
             collected.orphans += u64::from(collected.remove(path, bytes));
+        }
+        let bytes = contents.bytes.saturating_sub(collected.bytes);
+        if bytes > room {
+            stock::make_room(&contents, bytes, room - room / 10, &mut collected);
         }
         let chosen = choose(&contents, contents.bytes.saturating_sub(collected.bytes));
         self.forget(&contents, &chosen, &mut collected);
@@ -135,8 +142,8 @@ impl Store {
 
     /// Size in bytes of all images and of what leads to them or tells of them, of which there may be as much.
     fn bytes(&self) -> u64 {
-        let files =
-            [IMAGES, MANIFESTS, siblings::FOLDER].map(|folder| std::fs::read_dir(self.root.join(folder)));
+        let files = [IMAGES, MANIFESTS, siblings::FOLDER, stock::FOLDER]
+            .map(|folder| std::fs::read_dir(self.root.join(folder)));
         let files = files.into_iter().flatten().flatten().flatten();
         files
             .filter_map(|file| FileStatus::of_link(&file.path()).ok())

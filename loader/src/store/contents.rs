@@ -4,7 +4,7 @@
 //! counted nor removed, and no symbolic link is followed.
 
 use super::manifest::Manifest;
-use super::{IMAGES, KEEPING, MANIFESTS, Store, TEMPORARY, building, changing, named, siblings, uses};
+use super::{IMAGES, KEEPING, MANIFESTS, Store, TEMPORARY, building, changing, named, siblings, stock, uses};
 use crate::sys::files::{self, FileKind, FileStatus};
 use crate::sys::locks::{self, Manner};
 use std::collections::HashMap;
@@ -22,6 +22,8 @@ pub(super) struct Contents {
     pub(super) memos: Vec<(PathBuf, u64, Option<[u8; 32]>)>,
     /// What is there for explanations, with sizes in bytes and when it was written, in nanoseconds since 1970.
     pub(super) siblings: Vec<(PathBuf, u64, i64)>,
+    /// What may make compiling something again shorter, with sizes in bytes and when it was written, in nanoseconds since 1970.
+    pub(super) stocks: Vec<(PathBuf, u64, i64)>,
     /// Files that nobody needs, and their sizes in bytes: left by who did not come to an end, of images that are gone, or no files.
     pub(super) refuse: Vec<(PathBuf, u64)>,
     /// Files, empty or not, that are locked by who needs them: temporary ones and locks.
@@ -65,6 +67,10 @@ pub struct StoreStat {
     pub orphans: u64,
     /// Size of those in bytes.
     pub orphan_bytes: u64,
+    /// Files that may make compiling something again shorter.
+    pub stocks: u64,
+    /// Size of those in bytes.
+    pub stock_bytes: u64,
 }
 
 impl Contents {
@@ -98,6 +104,9 @@ impl Contents {
         }
         for (_, path, status) in all.files(&folder(siblings::FOLDER), number) {
             all.siblings.push((path, status.identity.size, status.identity.mtime_ns));
+        }
+        for (_, path, status) in all.files(&folder(stock::FOLDER), number) {
+            all.stocks.push((path, status.identity.size, status.identity.mtime_ns));
         }
         for name in [building::FOLDER, changing::FOLDER, KEEPING] {
             let locks = all.files(&folder(name), number);
@@ -175,6 +184,8 @@ impl Store {
             newest: made().max().map(moment),
             orphans: orphans.len() as u64,
             orphan_bytes: orphans.iter().map(|(_, bytes, _)| bytes).sum(),
+            stocks: all.stocks.len() as u64,
+            stock_bytes: all.stocks.iter().map(|(_, bytes, _)| bytes).sum(),
         }
     }
 }

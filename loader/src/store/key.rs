@@ -55,6 +55,7 @@ mod tests {
             lazy: false,
             trace: None,
             color: false,
+            stock: None,
         }
     }
 
@@ -71,7 +72,9 @@ mod tests {
     #[test]
     fn what_matters_is_in_the_key() {
         let base = request();
-        let same = Request { unit: "other".into(), color: true, directory: "/there".into(), ..request() };
+        let stock = Some(vec![1]);
+        let same =
+            Request { unit: "other".into(), color: true, stock, directory: "/there".into(), ..request() };
         assert_eq!(Key::of(&base), Key::of(&same));
         let elsewhere = |trace: &mut Trace| {
             trace.calls[0].record.microseconds = 2;

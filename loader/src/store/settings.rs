@@ -81,6 +81,7 @@ impl<'a> Settings<'a> {
             lazy,
             trace,
             color: _,
+            stock: _,
         } = request;
         let level = flags::level(request);
         let mut pieces = Vec::with_capacity(arguments.len());

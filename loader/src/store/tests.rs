@@ -61,6 +61,7 @@ pub(super) fn request(arguments: Vec<Argument>) -> Request {
         lazy: false,
         trace: None,
         color: false,
+        stock: None,
     }
 }
 

@@ -23,7 +23,7 @@ impl Store {
             return;
         }
         // Whatever stands in the way: then they are left to the budget.
-        let _ = self.remove(|contents, _| {
+        let _ = self.remove(u64::MAX, |contents, _| {
             let (mapped, now) = (mapped_names(), Stamp::now());
             let is_mapped = |checksum: &[u8; 32]| {
                 let name = contents.images.get(checksum).and_then(|image| image.path.file_name());

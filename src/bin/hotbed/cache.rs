@@ -100,6 +100,8 @@ fn stat(store: &Store, stat: &StoreStat, json: bool) -> String {
             ("newest", optional(newest)),
             ("orphans", stat.orphans.to_string()),
             ("orphan_bytes", stat.orphan_bytes.to_string()),
+            ("stocks", stat.stocks.to_string()),
+            ("stock_bytes", stat.stock_bytes.to_string()),
         ]);
     }
     let now = seconds(Some(SystemTime::now())).unwrap_or_default();
@@ -117,6 +119,7 @@ fn stat(store: &Store, stat: &StoreStat, json: bool) -> String {
             line(name, age(now.saturating_sub(time)));
         }
     }
+    line("stocks", format!("{}, {}", stat.stocks, ByteSize(stat.stock_bytes)));
     line("orphans", format!("{}, {}", stat.orphans, ByteSize(stat.orphan_bytes)));
     text.truncate(text.trim_end().len());
     text

@@ -26,6 +26,7 @@ pub(crate) struct Totals {
     init: Duration,
     units_compiled: u32,
     functions_compiled: u32,
+    functions_reused: u32,
     images_linked: u32,
     images_mapped: u32,
     backend_loaded: bool,
@@ -39,7 +40,7 @@ pub(crate) struct Totals {
 struct Figures {
     total: f64,
     phases: [(&'static str, f64); 7],
-    counts: [(&'static str, u32); 4],
+    counts: [(&'static str, u32); 5],
     functions: [(&'static str, f64); 2],
 }
 
@@ -54,6 +55,7 @@ impl Totals {
         self.init += report.times.init;
         self.units_compiled += report.counts.units_compiled;
         self.functions_compiled += report.counts.functions_compiled;
+        self.functions_reused += report.counts.functions_reused;
         self.images_linked += report.counts.images_linked;
         self.backend_loaded |= report.back_end_loaded;
         if let Some(miss) = &report.miss {
@@ -95,6 +97,7 @@ impl Totals {
             counts: [
                 ("units_compiled", self.units_compiled),
                 ("functions_compiled", self.functions_compiled),
+                ("functions_reused", self.functions_reused),
                 ("images_linked", self.images_linked),
                 ("images_mapped", self.images_mapped),
             ],
@@ -221,7 +224,7 @@ mod tests {
             text,
             "{\"total_ms\":3.000,\"phases_ms\":{\"frontend\":0.000,\"codegen\":0.000,\"link\":0.000,\"map\":1.500,\
              \"bind\":0.000,\"init\":0.000,\"run\":1.000},\"units_compiled\":2,\"functions_compiled\":0,\
-             \"images_linked\":0,\"images_mapped\":0,\"functions_ms\":0.000,\"functions_waited_ms\":0.000,\
+             \"functions_reused\":0,\"images_linked\":0,\"images_mapped\":0,\"functions_ms\":0.000,\"functions_waited_ms\":0.000,\
              \"slowest_functions\":[],\"misses\":{\"level\":1},\
              \"duplicate_bytes\":{\"equal\":0,\"differing\":0,\"unknown\":0},\"backend_loaded\":false}\n"
         );
@@ -230,6 +233,6 @@ mod tests {
     #[test]
     fn the_table_names_every_phase_and_count() {
         let text = Totals::default().render(TimingsFormat::Table, Duration::ZERO, Duration::ZERO);
-        assert_eq!(text.lines().count(), 13);
+        assert_eq!(text.lines().count(), 14);
     }
 }

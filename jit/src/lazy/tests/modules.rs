@@ -30,6 +30,7 @@ fn made(text: &str, flags: &[&str]) -> Result<Skeleton, Failure> {
         lazy: true,
         trace: None,
         color: false,
+        stock: None,
     })
 }
 

@@ -102,6 +102,7 @@ impl Program {
             lazy: false,
             trace: None,
             color: false,
+            stock: None,
         }
     }
 
