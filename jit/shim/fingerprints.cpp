@@ -91,6 +91,16 @@ void Fingerprints::header(Stream &stream, const Function &function) {
 }
 
 void Fingerprints::type(Stream &stream, Type *type) {
+  // Most are of these, and told apart sooner than looked up.
+  if (type->isIntegerTy()) {
+    stream.byte('i');
+    return stream.number(type->getIntegerBitWidth());
+  }
+  if (type->isVoidTy())
+    return stream.byte('v');
+  if (type->isPointerTy() && type->getPointerAddressSpace() == 0)
+    return stream.byte('p');
+  stream.byte('t');
   if (stream.is_new(type))
     stream.digest(of_type(type, 0));
 }
@@ -104,7 +114,11 @@ void Fingerprints::attributes(Stream &stream, AttributeList list) {
 }
 
 void Fingerprints::value(Stream &stream, const Value *value) {
-  if (auto *constant = dyn_cast<Constant>(value)) {
+  if (auto *number = dyn_cast<ConstantInt>(value); number && number->getType()->isIntegerTy() && number->getBitWidth() <= 64) {
+    stream.byte('n');
+    stream.number(number->getBitWidth());
+    stream.number(number->getZExtValue());
+  } else if (auto *constant = dyn_cast<Constant>(value)) {
     stream.byte('c');
     if (stream.is_new(constant))
       stream.digest(of_constant(constant, 0));
