@@ -268,6 +268,44 @@ fn what_two_sources_define_is_compiled_once() {
 }
 
 #[test]
+fn what_is_inlined_finds_the_local_functions_of_its_own_source() {
+    let scratch = Scratch::new("traced-inlined");
+    let header = "KEPT static int local(int x) { return x * 3; }\n\
+                  inline int shared(int x) { return local(x) + local(x + 1); }\n";
+    let sources = [
+        (
+            "one.cpp",
+            "KEPT int one(int x) { return shared(x); }\n\
+                     KEPT static int other(int x) { return x + 1; } KEPT int idle(int x) { return other(x); }\n",
+        ),
+        (
+            "two.cpp",
+            "#include <cstdio>\nint one(int), idle(int); KEPT static int other(int x) { return x + 2; }\n\
+                     KEPT static int two(int x) { return shared(x) + 1; }\n\
+                     int main(int c, char **) { return std::printf(\"%d %d %d\\n\", one(c), two(c), other(c)) + (c > 1 ? idle(c) : 0) != 7; }\n",
+        ),
+    ];
+    let write = |(name, text): (&str, &str)| scratch.write(name, format!("{NEVER_INLINED}{header}{text}"));
+    let files = sources.map(write);
+    let files = files.each_ref().map(PathBuf::as_path);
+    let option = format!("--trace={}", trace(&scratch, "trace", &files, &["-O2"], &[]).display());
+    let image = scratch.join("inlined.hbi");
+    let built = build(&image, &files, &[&option, "--rest=bitcode", "-O2"]).assert_success("image build");
+    assert_eq!(built.stderr, "");
+    // What has the name of a traced function, and says something else, stays bitcode.
+    assert_eq!(
+        functions(&image).iter().filter(|name| name.contains("other")).count(),
+        3,
+        "{:?}",
+        functions(&image)
+    );
+    let got = run(&image, &[]).assert_success("run");
+    assert_eq!(got.stdout, "9 10 3\n");
+    assert_eq!(timing(&got.stderr, "functions_compiled"), "0");
+    assert_eq!(timing(&got.stderr, "backend_loaded"), "false");
+}
+
+#[test]
 fn who_has_an_allocator_is_whole() {
     let text = "#include <cstdio>\n#include <cstdlib>\n#include <new>\n#include <string>\nstatic long live;\n\
         void *operator new(std::size_t n) { live++; return (char *)std::malloc(n + 16) + 16; }\n\

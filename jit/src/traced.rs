@@ -2,12 +2,14 @@
 //! records fit nothing any more.
 //!
 //! A record names a function by its source, and what several units define the linker takes from one of them: where a
-//! definition is strong, else from the first. So a record of any of them is one of that.
+//! definition is strong, else from the first. So a record of any of them is one of that. But what calls a function that several
+//! units define may have its own unit's copy inlined, and that refers to its own unit's local functions (those of a header, which each
+//! unit has): so a record of a local function is one of those of other units that say the same, too.
 
 use crate::split::{Facts, Kind, Linkage, Number, Symbol};
 use hotbed_loader::boundary::{Argument, Diagnostic, Failure, FailureKind, Request, Severity, Trace};
 use hotbed_loader::trace::{Call, matters, source_name};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub(crate) struct Seen {
     suffix: String,
     /// Places of records.
     found: Vec<(u32, Option<Number>, Fit)>,
+    /// Places of records of other units' local functions, and which of the unit's say the same.
+    alike: Vec<(u32, Number)>,
 }
 
 /// The functions that were called, among those of all units.
@@ -107,8 +111,16 @@ impl<'a> Traced<'a> {
             let fit = if now.is_some() && now != recorded { Fit::Changed } else { Fit::Same };
             (place, Some(number), fit)
         };
-        let found = self.calls_of(source).map(find).collect();
-        Seen { facts: Arc::clone(facts), suffix: suffix.to_owned(), found }
+        let found: Vec<_> = self.calls_of(source).map(find).collect();
+        let is_own: HashSet<u32> = found.iter().map(|(place, ..)| *place).collect();
+        let others = (0..).zip(&self.trace.calls).filter(|(place, _)| !is_own.contains(place));
+        let alike = others.filter_map(|(place, call)| {
+            let number = (*functions.get(&*call.record.function)?)?;
+            let recorded = self.comparable(call).filter(|_| facts.symbols[number as usize].local)?;
+            (content(number) == Some(recorded)).then_some((place, number))
+        });
+        let alike = alike.collect();
+        Seen { facts: Arc::clone(facts), suffix: suffix.to_owned(), found, alike }
     }
 
     /// Puts the functions of all units into the order of the trace.
@@ -124,9 +136,9 @@ impl<'a> Traced<'a> {
                 let Some(function) = function else { continue };
                 let symbol = &seen.facts.symbols[function as usize];
                 let holder = order.holders.get(symbol.elf_name()).filter(|_| !symbol.local);
-                let first = order.places.entry(*holder.unwrap_or(&(unit, function))).or_insert(place);
-                *first = place.min(*first);
+                order.add(*holder.unwrap_or(&(unit, function)), place);
             }
+            seen.alike.iter().for_each(|&(place, function)| order.add((unit, function), place));
         }
         order.messages = self.messages(&fits);
         if self.trace.strict
@@ -183,6 +195,11 @@ impl Seen {
 }
 
 impl Order {
+    fn add(&mut self, function: (usize, Number), place: u32) {
+        let first = self.places.entry(function).or_insert(place);
+        *first = place.min(*first);
+    }
+
     /// The functions of a unit that were called, with their places.
     pub(crate) fn of_unit(&self, unit: usize) -> impl Iterator<Item = (u32, Number)> {
         let all = self.places.iter();
