@@ -243,7 +243,6 @@ fn a_damaged_stock_is_none() {
 #[test]
 fn a_worker_does_the_same_and_so_do_several_sources() {
     let scratch = Scratch::new("reuse-worker");
-    let store = scratch.join("store");
     let filler: String =
         (0..40).map(|n| format!("int NAMEfiller{n}(int x) {{ return x * {n}; }}\n")).collect();
     let source = |name: &str, more: &str| filler.replace("NAME", name) + more;

@@ -335,12 +335,12 @@ impl<'o, 'a> Splice<'o, 'a> {
         let mut section = Section { data: Cow::Owned(Vec::new()), group: None, ..model.clone() };
         section.relocations.clear();
         let mut data = Vec::new();
-        let mut common: HashMap<(Vec<u8>, Vec<(u64, u32, usize, i64)>), usize> = HashMap::new();
+        let mut common: HashMap<(Vec<u8>, Vec<Relocation>), usize> = HashMap::new();
         for frame in frames {
             let bytes = &old.elf.sections[frame.section].data;
             let shared = self.follow_part(frame.section, &frame.common)?;
-            let key = shared.iter().map(|r| (r.offset, r.kind, r.symbol, r.addend)).collect();
-            let at = *common.entry((bytes[frame.common.clone()].to_vec(), key)).or_insert_with(|| {
+            let key = (bytes[frame.common.clone()].to_vec(), shared.clone());
+            let at = *common.entry(key).or_insert_with(|| {
                 let at = data.len();
                 data.extend_from_slice(&bytes[frame.common.clone()]);
                 section.relocations.extend(shared.iter().map(|r| moved(r, at)));
