@@ -102,8 +102,9 @@ pub(crate) fn build(request: &Request, lazy: bool) -> Result<Built, Failure> {
     let start = Instant::now();
     let sources = prepare_sources(request, read_as, &mut dependencies)?;
     reply.phases.frontend_ms = start.elapsed().as_secs_f64() * 1e3;
-    let stock = request.stock.as_deref().filter(|_| form == Form::Object);
-    let reuse = stock.map(Reuse::new);
+    // Sections are the same whether something is kept or not, and so is what comes out.
+    let stock = request.stock.as_deref().unwrap_or_default();
+    let reuse = (form == Form::Object).then(|| Reuse::new(stock));
     let reuse = reuse.as_ref();
     let compiled = compile_sources(request, &sources, &place, form, reuse, &mut reply, &mut dependencies)?;
     let start = Instant::now();
@@ -233,7 +234,7 @@ fn compile_sources(
         !read_by_assembler && !compiled.objects.iter().any(|object| object.object.differs_each_time());
     compiled.objects.iter().for_each(|object| reply.level_signs |= object.object.level_signs());
     add_seen(dependencies, &compiled.seen);
-    if reuse.is_some() {
+    if reuse.is_some() && request.stock.is_some() {
         note_reused(sources, &compiled, reply);
     }
     Ok(Some(compiled))
