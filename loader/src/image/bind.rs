@@ -31,6 +31,9 @@ pub(crate) enum Slot {
     Absent,
 }
 
+/// An image that refers to that many symbols refers to many of its own that others may have too.
+const MANY: u32 = 4096;
+
 /// Most images need few others.
 pub(crate) type Places = SmallVec<[usize; 4]>;
 
@@ -99,6 +102,9 @@ pub(crate) fn resolve(
         return Err(ImageError::Damaged("a relocation refers to a symbol that is not there"));
     }
     resolver.plan.slots = vec![Slot::Unknown; most as usize + 1];
+    if most >= MANY {
+        layers.process.expect_many();
+    }
     for relocation in relocations {
         resolver.referred(relocation.symbol())?;
     }

@@ -74,6 +74,12 @@ impl PartialHash {
         Self(hash & !1)
     }
 
+    /// What has this [`PartialHash::key`].
+    #[inline]
+    pub(crate) fn of_key(key: u32) -> Self {
+        Self(key << 1)
+    }
+
     /// The hash without the bit that is not known.
     #[inline]
     pub(crate) fn key(self) -> u32 {

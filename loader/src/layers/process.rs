@@ -9,6 +9,7 @@
 //! inside of `dlopen` holds its lock while it runs constructors, which may well call us).
 
 mod listing;
+mod many;
 mod memo;
 mod name_set;
 mod tables;
@@ -22,6 +23,7 @@ use crate::image::versions::Version;
 use crate::loader::Library;
 use crate::sys::libraries;
 use crate::sys::sync::Mutex;
+use many::ManyNames;
 use memo::{KnownVersions, Memo};
 use name_set::NameSet;
 use smallvec::SmallVec;
@@ -64,6 +66,8 @@ struct Start {
     names: NameSet,
     memo: Memo,
     versions: KnownVersions,
+    /// All names that they have, once somebody has had many to ask for.
+    many: OnceLock<ManyNames>,
     /// How many more there are by glibc's count, for those that are nobody's libraries.
     uncounted: u64,
 }
@@ -143,6 +147,7 @@ impl Process {
                 names,
                 memo: Memo::default(),
                 versions: KnownVersions::default(),
+                many: OnceLock::new(),
                 uncounted,
             })
         })
@@ -299,7 +304,17 @@ impl ProcessView {
         let has = |entry: &Entry| {
             entry.filter.passes_partly(hash) && self.table(entry).is_some_and(|table| table.may_have(hash))
         };
-        !self.asked.is_empty() || self.entries.iter().any(has)
+        let from_start = self.start.many.get().is_none_or(|names| names.may_have(hash));
+        let skipped = if from_start { 0 } else { self.start.tables.len() };
+        !self.asked.is_empty() || self.entries.iter().skip(skipped).any(has)
+    }
+
+    /// To be called before [`ProcessView::may_have`] is asked about thousands of names.
+    pub(crate) fn expect_many(&self) {
+        self.start.many.get_or_init(|| {
+            let names: Vec<_> = self.start.tables.iter().flat_map(Tables::hashes).collect();
+            ManyNames::new(&names)
+        });
     }
 
     /// What somebody has got before for the undefined symbol `index`, whose name has that hash: the value, and whose it is.

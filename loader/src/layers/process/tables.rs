@@ -61,6 +61,12 @@ impl Tables {
         tables
     }
 
+    /// The hashes of its names, as far as its tables have them.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = PartialHash> {
+        let symbols = self.symbols.iter();
+        symbols.flat_map(|symbols| symbols.findable().map(|(_, key)| PartialHash::of_key(key)))
+    }
+
     /// Whether there may be a name of which only a part of the hash is known.
     pub(super) fn may_have(&self, hash: PartialHash) -> bool {
         self.symbols.as_ref().is_some_and(|symbols| symbols.may_have(hash))
