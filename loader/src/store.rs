@@ -361,9 +361,8 @@ impl Store {
             return Ok((file.into(), false));
         }
         let now = Stamp::now();
-        let bytes =
-            files::contents_of(&file, status.identity.size).map_err(|e| Miss::ImageDamaged(e.to_string()))?;
-        let checksum = note::verify(&bytes)?;
+        let verified = note::verify_file(&file, status.identity.size);
+        let checksum = verified.map_err(|e| Miss::ImageDamaged(e.to_string()))??;
         if checksum != *expected {
             return Err(Miss::ImageDamaged("it is another image".into()));
         }
@@ -377,8 +376,8 @@ impl Store {
 
     fn holds_image(&self, path: &Path, checksum: &[u8; 32]) -> bool {
         files::open_no_follow(path)
-            .and_then(|(file, status)| files::contents_of(&file, status.identity.size))
-            .is_ok_and(|bytes| note::verify(&bytes).as_ref() == Ok(checksum))
+            .and_then(|(file, status)| note::verify_file(&file, status.identity.size))
+            .is_ok_and(|verified| verified.as_ref() == Ok(checksum))
     }
 
     /// Whether it is the user's own, and not looked into only.

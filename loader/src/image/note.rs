@@ -74,9 +74,12 @@
 
 use super::{ImageDependency, ImageError};
 use crate::cpu::CpuFeatures;
+use crate::sys::files;
 use object::elf::{FileHeader64, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, ReadRef};
+use std::fs::File;
+use std::io;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
@@ -346,6 +349,35 @@ pub fn recorded_checksum<'a>(file: impl ReadRef<'a>) -> Result<[u8; 32], ImageEr
     Ok(std::array::from_fn(|at| description[CHECKSUM_AT + at]))
 }
 
+/// [`verify`] of a file that is not in memory, and is not brought there as a whole if its note is near its beginning, where linkers
+/// put it: a process that has looked through a large image would keep the memory. It has about `size` bytes.
+///
+/// # Errors
+/// What the system says; inside, as for [`verify`].
+pub(crate) fn verify_file(file: &File, size: u64) -> io::Result<Result<[u8; 32], ImageError>> {
+    const PIECE: usize = 256 << 10;
+    if size <= PIECE as u64 {
+        return Ok(verify(&files::contents_of(file, size)?));
+    }
+    let (mut hasher, mut recorded, mut place, mut first) = (blake3::Hasher::new(), [0; 32], None, true);
+    files::in_pieces(file, PIECE, |piece| {
+        if std::mem::take(&mut first)
+            && let Ok(at) = checksum_offset(piece)
+        {
+            place = Some(at);
+            recorded.copy_from_slice(&piece[at..at + 32]);
+            piece[at..at + 32].fill(0);
+        }
+        if place.is_some() {
+            hasher.update(piece);
+        }
+    })?;
+    if place.is_none() {
+        return Ok(verify(&files::contents_of(file, size)?));
+    }
+    Ok(if *hasher.finalize().as_bytes() == recorded { Ok(recorded) } else { Err(ImageError::Checksum) })
+}
+
 fn compute(file: &[u8], at: usize) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&file[..at]);
@@ -462,6 +494,37 @@ mod tests {
         for end in 0..file.len() {
             assert!(verify(&file[..end]).is_err(), "cut at {end}");
         }
+    }
+
+    #[test]
+    fn files_are_verified_piece_by_piece() {
+        let folder = crate::testing::Folder::new();
+        let path = folder.path().join("image");
+        let verified = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            verify_file(&File::open(&path).unwrap(), bytes.len() as u64).unwrap()
+        };
+        let piece = 256 << 10;
+        for size in [200, piece - 1, piece, piece + 1, 2 * piece, 2 * piece + 77] {
+            let mut file = smallest();
+            file.resize(size.max(file.len()), 7);
+            let checksum = seal(&mut file).unwrap();
+            assert_eq!(verified(&file), Ok(checksum), "{size}");
+            for at in [0, 150, file.len() / 2, file.len() - 1] {
+                file[at] ^= 1;
+                assert!(verified(&file).is_err(), "{size}: byte {at}");
+                file[at] ^= 1;
+            }
+            assert!(verified(&file[..file.len() - 1]).is_err(), "{size}");
+        }
+        // The note far behind.
+        let mut file = smallest();
+        let note = file.split_off(120);
+        file.resize(2 * piece, 0);
+        file[72..76].copy_from_slice(&(2 * piece as u32).to_le_bytes());
+        file.extend_from_slice(&note);
+        let checksum = seal(&mut file).unwrap();
+        assert_eq!(verified(&file), Ok(checksum));
     }
 
     #[test]

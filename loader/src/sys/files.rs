@@ -337,6 +337,32 @@ pub fn contents(file: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     contents_of(&file, size)
 }
 
+/// Gives `take` the bytes of an open file, from its start, in pieces of this many bytes, the last one with fewer; `take` may change
+/// them. The position in the file is neither used nor moved.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn in_pieces(file: &File, size: usize, mut take: impl FnMut(&mut [u8])) -> io::Result<()> {
+    let mut bytes = vec![0; size];
+    let mut offset = 0;
+    loop {
+        let mut filled = 0;
+        while filled < size {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        take(&mut bytes[..filled]);
+        if filled < size {
+            return Ok(());
+        }
+        offset += size as u64;
+    }
+}
+
 /// All the bytes of an open file of about `size` bytes, from its start; the position in it is neither used nor moved.
 ///
 /// # Errors
