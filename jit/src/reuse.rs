@@ -3,7 +3,7 @@
 //! A function is known by a fingerprint of all that code generation can see of it (`shim/fingerprints.h`), taken when the module has gone
 //! through LLVM's passes: so a change that is inlined somewhere, or that another function takes advantage of, changes that one's, too.
 //! What has the fingerprint it had becomes a declaration, code is generated for the rest, and the old object's functions are put into the
-//! new object ([`splice`]), as far as everything in the old one is understood ([`old`]). Whatever is in the way: the source is compiled as a
+//! new object ([`mod@splice`]), as far as everything in the old one is understood ([`old`]). Whatever is in the way: the source is compiled as a
 //! whole. What is kept for that is the *stock* ([`stock`]).
 
 mod elf;
