@@ -255,13 +255,13 @@ impl Image {
     /// Nobody calls into the image yet.
     unsafe fn connect_slots(&self) -> Result<(), ImageError> {
         let body = &self.body;
-        let (Some(tables), Some(materializer)) = (body.mapped.lazy, self.loader.materializer()) else {
+        let (Some(lazy), Some(materializer)) = (&body.mapped.lazy, self.loader.materializer()) else {
             return Ok(());
         };
         let origin = Origin {
             name: &self.name,
             mapped: &body.mapped,
-            tables,
+            tables: lazy.tables,
             materializer: Arc::clone(materializer),
             first_calls: self.loader.first_calls().cloned(),
             module: body.module.as_ref().map(tls::Module::number),

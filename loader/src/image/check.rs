@@ -54,7 +54,8 @@ impl super::Image {
         }
         let _ = (self.exports().count(), self.imports().len(), self.needed().len());
         let mapped = &self.body.mapped;
-        if let Some(tables) = &mapped.lazy {
+        if let Some(lazy) = &mapped.lazy {
+            let tables = &lazy.tables;
             let place = &mapped.place;
             for number in (0..tables.count()).take(100).chain([tables.count(), u32::MAX]) {
                 // SAFETY: the image is mapped.

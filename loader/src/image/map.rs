@@ -85,13 +85,20 @@ pub(crate) struct Mapped {
     /// What the note said.
     pub(crate) layout: Layout,
     /// Its functions that are compiled when they are first called.
-    pub(crate) lazy: Option<Tables>,
-    /// All of the file, where there are such functions: what they are compiled from is in no segment.
-    pub(crate) file: Option<Mapping>,
+    pub(crate) lazy: Option<Box<Lazy>>,
     /// The name it was mapped from.
     pub(crate) path: Option<PathBuf>,
     /// The memory itself.
     pub(crate) memory: Memory,
+}
+
+/// What an image has that has functions that are compiled when they are first called.
+#[derive(Debug)]
+pub(crate) struct Lazy {
+    /// Which functions.
+    pub(crate) tables: Tables,
+    /// All of the file: what they are compiled from is in no segment.
+    file: Option<Mapping>,
 }
 
 /// Whose the memory of an image is.
@@ -180,16 +187,16 @@ impl Mapped {
 
     /// The image with its file, if it will be wanted.
     fn with_file(mut self: Box<Self>, file: BorrowedFd<'_>, size: u64) -> Result<Box<Self>, MapError> {
-        if self.lazy.is_some() {
+        if let Some(lazy) = &mut self.lazy {
             let access = Access { read: true, ..Access::default() };
-            self.file = Some(Mapping::of_file(file, 0, size as usize, access).map_err(MapError::Map)?);
+            lazy.file = Some(Mapping::of_file(file, 0, size as usize, access).map_err(MapError::Map)?);
         }
         Ok(self)
     }
 
     /// The contents of the file, where it is kept.
     pub(crate) fn contents(&self) -> Option<&[u8]> {
-        let file = self.file.as_ref()?;
+        let file = self.lazy.as_ref()?.file.as_ref()?;
         // SAFETY: mapped to be read, as long as the borrow; nobody writes to the file of an image that is mapped.
         Some(unsafe { std::slice::from_raw_parts(file.start() as *const u8, file.length()) })
     }
@@ -273,7 +280,13 @@ fn read_tables(
         (dynamic, tables) = Dynamic::read(&place, headers.dynamic)?;
         symbols = Symbols::new(&place, &tables)?;
         symbols.set_hashes(&place, layout.hashes)?;
-        lazy = layout.lazy.map(|lazy| Tables::new(&place, headers.relro, lazy)).transpose()?;
+        lazy = match layout.lazy {
+            Some(lazy) => {
+                let tables = Tables::new(&place, headers.relro, lazy)?;
+                Some(Box::new(Lazy { tables, file: None }))
+            }
+            None => None,
+        };
     }
     if dynamic.text_relocations {
         return Err(ImageError::Unsupported("it has text relocations: recompile with -fPIC".into()).into());
@@ -287,8 +300,7 @@ fn read_tables(
     {
         return Err(ImageError::Truncated("the thread-local segment").into());
     }
-    let file = None;
-    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, note, layout, lazy, file, path, memory }))
+    Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, note, layout, lazy, path, memory }))
 }
 
 impl Memory {

@@ -14,9 +14,12 @@ pub(crate) struct Version {
     pub(crate) file: &'static [u8],
 }
 
-/// Names of the versions by their number; `None` for numbers that have no name.
+/// Names of the versions by their number, less [`FIRST`]; `None` for numbers that have no name.
 #[derive(Debug, Default)]
 pub(crate) struct Versions(Vec<Option<Version>>);
+
+/// The lowest number that a name can have; those below say that a symbol is local, or has no version.
+const FIRST: usize = 2;
 
 /// The bit that says: only who asks for this version gets it.
 pub(crate) const HIDDEN: u16 = 0x8000;
@@ -68,7 +71,7 @@ const MOST: usize = 0x4000;
 impl Versions {
     /// The version with that number.
     pub(crate) fn get(&self, number: u16) -> Option<&Version> {
-        self.0.get(usize::from(number & !HIDDEN))?.as_ref()
+        self.0.get(usize::from(number & !HIDDEN).checked_sub(FIRST)?)?.as_ref()
     }
 
     /// All that have a name.
@@ -76,16 +79,13 @@ impl Versions {
         self.0.iter().flatten()
     }
 
+    /// Enters a version, unless its number is one that has no name.
     fn set(&mut self, number: u16, version: Version) {
-        let number = usize::from(number & !HIDDEN);
-        if number >= self.0.len() {
-            if self.0.is_empty() {
-                // Few images need more.
-                self.0.reserve_exact(8);
-            }
-            self.0.resize(number + 1, None);
+        let Some(at) = usize::from(number & !HIDDEN).checked_sub(FIRST) else { return };
+        if at >= self.0.len() {
+            self.0.resize(at + 1, None);
         }
-        self.0[number] = Some(version);
+        self.0[at] = Some(version);
     }
 
     /// Adds the versions that the table at `address` needs from `count` files. `None` when the table is damaged.
@@ -99,6 +99,8 @@ impl Versions {
         mut address: u64,
         count: u64,
     ) -> Option<()> {
+        // Most images need one version of each file.
+        self.0.reserve_exact(count.min(16) as usize);
         let mut seen = 0;
         for _ in 0..count.min(MOST as u64) {
             // SAFETY: the caller's promise, here and below.

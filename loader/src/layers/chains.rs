@@ -2,14 +2,15 @@
 //!
 //! Open addressing over a power of two of slots, at most two thirds of them in use. A slot has a hash and a chain of
 //! [`Link`]s, which belong to whoever put them in: one allocation for all names of an image. A chain is in the order of
-//! entering, which is the order of loading. Readers are in a [`Section`]; who takes links out, or makes the table
-//! larger, waits for them before anything is freed.
+//! entering, which is the order of loading. Nearly all have a link or two; the ends of long ones are remembered. Readers
+//! are in a [`Section`]; who takes links out, or makes the table larger, waits for them before anything is freed.
 //!
 //! The hash is that of GNU's symbol tables without its lowest bit, which those tables do not have: so an image's names
 //! are entered without being read.
 
 use super::readers::{Section, wait_for_readers};
-use crate::sys::sync::{Mutex, MutexGuard};
+use crate::sys::sync::Mutex;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// A hash as the tables have it.
@@ -33,29 +34,32 @@ impl<T> Link<T> {
 /// See the module's description.
 pub(crate) struct Chains<T> {
     slots: AtomicPtr<Slots<T>>,
-    writer: Mutex<Writer>,
+    writer: Mutex<Writer<T>>,
 }
 
 type Slots<T> = Vec<Slot<T>>;
 
-/// How many slots are not empty, and how many of those have a chain.
-#[derive(Default)]
-struct Writer {
+/// What only those know that change the table.
+struct Writer<T> {
+    /// How many slots are not empty.
     used: usize,
+    /// How many of those have a chain.
     live: usize,
+    /// The last links of chains that have been [`LONG`].
+    ends: HashMap<Key, *mut Link<T>>,
 }
 
 struct Slot<T> {
     /// [`EMPTY`], or a hash with [`USED`] set.
     key: AtomicU32,
     first: AtomicPtr<Link<T>>,
-    /// For who changes the table.
-    last: AtomicPtr<Link<T>>,
 }
 
 const EMPTY: u32 = 0;
 const USED: u32 = 1 << 31;
 const FEWEST: usize = 64;
+/// Chains with so many links are not walked along to their ends.
+const LONG: usize = 8;
 
 // SAFETY: what is shared between threads are references to `T`; changes are made under the lock.
 unsafe impl<T: Send + Sync> Send for Chains<T> {}
@@ -64,13 +68,14 @@ unsafe impl<T: Send + Sync> Sync for Chains<T> {}
 
 impl<T> Slot<T> {
     fn empty() -> Self {
-        Self { key: AtomicU32::new(EMPTY), first: AtomicPtr::default(), last: AtomicPtr::default() }
+        Self { key: AtomicU32::new(EMPTY), first: AtomicPtr::default() }
     }
 }
 
 impl<T> Default for Chains<T> {
     fn default() -> Self {
-        Self { slots: AtomicPtr::default(), writer: Mutex::default() }
+        let writer = Writer { used: 0, live: 0, ends: HashMap::new() };
+        Self { slots: AtomicPtr::default(), writer: Mutex::new(writer) }
     }
 }
 
@@ -108,13 +113,16 @@ impl<T> Chains<T> {
         let Some(slots) = (unsafe { self.slots.load(Ordering::Relaxed).as_ref() }) else { return };
         for link in links {
             let slot = place(slots, link.key, &mut writer);
-            let link = std::ptr::from_ref(link).cast_mut();
-            let last = slot.last.swap(link, Ordering::Relaxed);
-            // SAFETY: the last link of a chain is in the table, so it is there.
-            match unsafe { last.as_ref() } {
-                Some(last) => last.next.store(link, Ordering::Release),
+            let entered = std::ptr::from_ref(link).cast_mut();
+            // SAFETY: the links of a chain are in the table, so they are there.
+            match unsafe { slot.first.load(Ordering::Relaxed).as_ref() } {
+                Some(first) => {
+                    // SAFETY: as above.
+                    let end = unsafe { writer.end(link.key, first, entered) };
+                    end.next.store(entered, Ordering::Release);
+                }
                 None => {
-                    slot.first.store(link, Ordering::Release);
+                    slot.first.store(entered, Ordering::Release);
                     writer.live += 1;
                 }
             }
@@ -150,8 +158,12 @@ impl<T> Chains<T> {
                 None => slot.first.store(next, Ordering::Release),
             }
             if next.is_null() {
-                slot.last.store(before, Ordering::Relaxed);
-                writer.live -= usize::from(before.is_null());
+                if before.is_null() {
+                    writer.live -= 1;
+                    writer.ends.remove(&link.key);
+                } else if let Some(end) = writer.ends.get_mut(&link.key) {
+                    *end = before;
+                }
             }
         }
         drop(writer);
@@ -159,7 +171,7 @@ impl<T> Chains<T> {
     }
 
     /// Sees to it that `more` hashes find a place.
-    fn make_room(&self, writer: &mut MutexGuard<'_, Writer>, more: usize) {
+    fn make_room(&self, writer: &mut Writer<T>, more: usize) {
         let old = self.slots.load(Ordering::Relaxed);
         // SAFETY: slots are freed by who has the lock only.
         let slots = unsafe { old.as_ref() }.map_or(&[][..], Vec::as_slice);
@@ -169,13 +181,12 @@ impl<T> Chains<T> {
         let length = ((writer.live + more) * 2).next_power_of_two().max(FEWEST);
         let mut fresh = Vec::with_capacity(length);
         fresh.resize_with(length, Slot::empty);
-        **writer = Writer::default();
+        (writer.used, writer.live) = (0, 0);
         for slot in slots {
             let first = slot.first.load(Ordering::Relaxed);
             if !first.is_null() {
                 let place = place(&fresh, slot.key.load(Ordering::Relaxed) & !USED, writer);
                 place.first.store(first, Ordering::Relaxed);
-                place.last.store(slot.last.load(Ordering::Relaxed), Ordering::Relaxed);
                 writer.live += 1;
             }
         }
@@ -185,6 +196,29 @@ impl<T> Chains<T> {
             // SAFETY: replaced, and every reader that had it is gone.
             drop(unsafe { Box::from_raw(old) });
         }
+    }
+}
+
+impl<T> Writer<T> {
+    /// The last link of the chain that begins with `first`, behind which `next` comes.
+    ///
+    /// # Safety
+    /// The links of the chain are there.
+    unsafe fn end<'a>(&mut self, key: Key, first: &'a Link<T>, next: *mut Link<T>) -> &'a Link<T> {
+        if let Some(end) = self.ends.get_mut(&key) {
+            let before = std::mem::replace(end, next);
+            // SAFETY: a link of the chain.
+            return unsafe { &*before };
+        }
+        let (mut end, mut length) = (first, 1);
+        // SAFETY: as above.
+        while let Some(further) = unsafe { end.next.load(Ordering::Relaxed).as_ref() } {
+            (end, length) = (further, length + 1);
+        }
+        if length >= LONG {
+            self.ends.insert(key, next);
+        }
+        end
     }
 }
 
@@ -213,7 +247,7 @@ fn find<T>(slots: &[Slot<T>], key: Key) -> Option<&Slot<T>> {
 }
 
 /// The slot of that hash, an empty one made its own if there is none.
-fn place<'a, T>(slots: &'a [Slot<T>], key: Key, writer: &mut Writer) -> &'a Slot<T> {
+fn place<'a, T>(slots: &'a [Slot<T>], key: Key, writer: &mut Writer<T>) -> &'a Slot<T> {
     if let Some(slot) = find(slots, key) {
         return slot;
     }
@@ -289,6 +323,26 @@ mod tests {
         chains.take_out(&batches[1]);
         chains.take_out(&batches[3]);
         assert_eq!((marks(&chains, 500), marks(&chains, 300)), (vec![9], vec![]));
+    }
+
+    #[test]
+    fn long_chains_lose_and_gain_links_at_their_ends() {
+        let chains = Chains::default();
+        let mut batches: Vec<_> = (0..3 * LONG as u32).map(|mark| links(0..1, mark)).collect();
+        // SAFETY: the batches outlive the table's use of them.
+        batches.iter().for_each(|batch| unsafe { chains.enter(batch) });
+        for round in 0..4 * LONG as u32 {
+            // The end, one from the middle, and in the end all.
+            let gone = [batches.pop(), (batches.len() > 2).then(|| batches.remove(1))];
+            gone.iter().flatten().for_each(|batch| chains.take_out(batch));
+            batches.push(links(0..1, 100 + round));
+            // SAFETY: as above.
+            unsafe { chains.enter(&batches[batches.len() - 1]) };
+            let expected: Vec<_> = batches.iter().map(|batch| batch[0].value.1).collect();
+            assert_eq!(marks(&chains, 0), expected);
+        }
+        batches.iter().for_each(|batch| chains.take_out(batch));
+        assert!(!chains.has(0, &Section::enter()) && chains.writer.lock().ends.is_empty());
     }
 
     #[test]

@@ -239,10 +239,17 @@ fn anchor(address: usize) {
 }
 
 impl Drop for Mapping {
+    #[inline]
     fn drop(&mut self) {
-        if self.length == 0 {
-            return;
+        // One that could not be made ends here, without the page of code that has the rest.
+        if self.length != 0 {
+            self.give_back();
         }
+    }
+}
+
+impl Mapping {
+    fn give_back(&mut self) {
         if self.chosen {
             anchor(self.start);
         }
