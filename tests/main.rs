@@ -42,5 +42,6 @@ mod support;
 mod thread_locals;
 mod traced_images;
 mod unloading;
+mod unwinders;
 mod variants;
 mod worker;

@@ -38,7 +38,7 @@ mod tests;
 pub(crate) mod tls;
 mod trap;
 mod unload;
-mod unwind;
+pub(crate) mod unwind;
 mod variants;
 pub(crate) mod versions;
 
@@ -180,6 +180,7 @@ impl Image {
         for used in &images {
             used.binders.fetch_add(1, Ordering::Relaxed);
         }
+        applied.unwinds = plan.unwinds;
         let resolved = if mapped.lazy.is_some() { plan.slots } else { Vec::new() };
         Arc::new_cyclic(|this| {
             if let Some(cycle) = &cycle {
@@ -230,6 +231,9 @@ impl Image {
         let used: Vec<_> = body.images.lock().clone();
         if !used.iter().all(|image| image.ready.wait()) {
             return Err(StartError::Other);
+        }
+        if applied.unwinds {
+            unwind::bring_in();
         }
         // SAFETY: nobody calls into the image yet, and whatever it is bound to is complete. It stays mapped as long as
         // what is registered here: that is the order of `Body`.

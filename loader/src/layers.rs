@@ -209,7 +209,7 @@ impl<'a> Layers<'a> {
         (index, hash): (u32, u32),
     ) -> Option<(Value, Option<usize>)> {
         let name = Name { bytes: symbols.text(symbols.get(index)?.name.into())?, hash };
-        if stand_ins::always(name).is_some() {
+        if stand_ins::always(name).is_some() || stand_ins::unwinds(name) {
             return None;
         }
         let (value, at) = self.process.remembered(symbols, (index, hash), &self.section)?;

@@ -23,6 +23,7 @@ pub(crate) use shown::Shown;
 use crate::image::symbols::Name;
 use crate::image::tls::ends::thread_atexit;
 use crate::image::tls::entry::tls_get_addr;
+use crate::image::unwind;
 
 /// A name, and what gives the address of what units get for it.
 struct StandIn {
@@ -55,7 +56,7 @@ static INSTEAD_OF_PROCESS: [StandIn; 19] = [
     stand_in!(b"dlinfo", open::dlinfo),
     stand_in!(b"dlerror", errors::dlerror),
     stand_in!(b"dl_iterate_phdr", list::dl_iterate_phdr),
-    stand_in!(b"_dl_find_object", list::find_object),
+    stand_in!(b"_dl_find_object", unwind::find_object),
     stand_in!(b"backtrace_symbols", traces::backtrace_symbols),
     stand_in!(b"backtrace_symbols_fd", traces::backtrace_symbols_fd),
     stand_in!(b"signal", handlers::signal),
@@ -67,20 +68,35 @@ static INSTEAD_OF_PROCESS: [StandIn; 19] = [
     stand_in!(b"__register_atfork", handlers::register_atfork),
 ];
 
+/// What ends threads or looks at callers by an unwinder that glibc opens for it, where it is not there yet.
+static UNWINDING: [Name<'_>; 4] = [
+    Name::new(b"backtrace"),
+    Name::new(b"pthread_cancel"),
+    Name::new(b"pthread_exit"),
+    Name::new(b"thrd_exit"),
+];
+
 /// A bit for each remainder that the hash of one of those names leaves.
 static HASHES: [u64; 8] = {
-    let mut bits = [0; 8];
-    let mut at = 0;
-    while at < ALWAYS.len() + INSTEAD_OF_PROCESS.len() {
-        let stand_in = if at < ALWAYS.len() { &ALWAYS[at] } else { &INSTEAD_OF_PROCESS[at - ALWAYS.len()] };
-        let hash = stand_in.name.hash as usize;
+    const fn set(bits: &mut [u64; 8], name: &Name<'_>) {
+        let hash = name.hash as usize;
         bits[hash / 64 % 8] |= 1 << (hash % 64);
+    }
+    let (mut bits, mut at) = ([0; 8], 0);
+    while at < INSTEAD_OF_PROCESS.len() {
+        set(&mut bits, &INSTEAD_OF_PROCESS[at].name);
+        if at < ALWAYS.len() {
+            set(&mut bits, &ALWAYS[at].name);
+        }
+        if at < UNWINDING.len() {
+            set(&mut bits, &UNWINDING[at]);
+        }
         at += 1;
     }
     bits
 };
 
-/// Whether there may be a stand-in whose name has this hash: a quick no.
+/// Whether there may be something to do about a name with this hash: a quick no.
 #[inline]
 pub(crate) fn may_be(hash: u32) -> bool {
     HASHES[hash as usize / 64 % 8] >> (hash % 64) & 1 != 0
@@ -103,6 +119,12 @@ pub(crate) fn always(name: Name<'_>) -> Option<usize> {
 /// Whether `name` registers destructors of thread-local variables.
 pub(crate) fn registers_thread_ends(name: &[u8]) -> bool {
     name.starts_with(b"__cxa_thread_atexit")
+}
+
+/// Whether the process's function of that name unwinds, so that whoever gets it needs [`crate::image::unwind::bring_in`].
+#[inline]
+pub(crate) fn unwinds(name: Name<'_>) -> bool {
+    may_be(name.hash) && UNWINDING.iter().any(|known| known.hash == name.hash && known.bytes == name.bytes)
 }
 
 /// Whether there is a stand-in of that name.

@@ -58,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) elsewhere: Vec<(u32, Value)>,
     /// Whether the image registers destructors of thread-local variables.
     pub(crate) thread_ends: bool,
+    /// Whether it calls functions of the process that unwind.
+    pub(crate) unwinds: bool,
 }
 
 impl Plan {
@@ -278,7 +280,9 @@ impl Resolver<'_> {
         let bytes = symbols.get(index).and_then(|symbol| symbols.text(symbol.name.into()));
         bytes.is_some_and(|bytes| {
             let name = symbols.hash_of(index).map_or_else(|| Name::new(bytes), |hash| Name { bytes, hash });
-            !stand_ins::is_name(name) && !self.layers.may_come_first(PartialHash::of(name.hash))
+            !stand_ins::is_name(name)
+                && !stand_ins::unwinds(name)
+                && !self.layers.may_come_first(PartialHash::of(name.hash))
         })
     }
 
@@ -324,6 +328,7 @@ impl Resolver<'_> {
             }
             Choice::Instead(stand_in) => Slot::Known(Value::Address(stand_in)),
             Choice::Of(found) => {
+                self.plan.unwinds |= found.layer == Layer::Process && stand_ins::unwinds(name);
                 self.use_of(found.party);
                 Slot::Known(found.value)
             }

@@ -7,6 +7,8 @@
 
 mod hook;
 
+pub(crate) use hook::{bring_in, find_object};
+
 use super::ImageError;
 use super::headers::Range;
 use super::map::Mapped;
@@ -28,6 +30,11 @@ pub(super) fn index(mapped: &Mapped) -> Result<Option<usize>, ImageError> {
 /// Whether the unwinder finds tables by what the registry says of an address, so that nothing need be registered.
 pub(super) fn by_address() -> bool {
     hook::holds()
+}
+
+/// To be called when libraries may have been loaded: an unwinder may be among them.
+pub(crate) fn look_again() {
+    hook::holds();
 }
 
 /// Sees to it that the unwinder finds the image; gives what must be kept as long as the image, if anything.

@@ -8,9 +8,11 @@ use crate::image::bind::{self, Choice, Slot};
 use crate::image::elf::{STB_WEAK, Symbol};
 use crate::image::map::Mapped;
 use crate::image::symbols::{Name, Symbols};
+use crate::image::unwind;
 use crate::image::{Definition, Image, SymbolKind, address_of, own_value, registry};
 use crate::layers::readers::Section;
-use crate::layers::{Found, Held, Layers, Party, ProcessView, Query, Value};
+use crate::layers::{Found, Held, Layer, Layers, Party, ProcessView, Query, Value};
+use crate::stand_ins;
 use crate::sys::fork_lock::ForkLock;
 use crate::sys::threads::at_fork;
 use std::sync::{Arc, Once};
@@ -88,7 +90,12 @@ impl Slots {
         let mut view = self.space.common.process.view();
         for round in 0..2 {
             match self.decide(mapped, name, (index, defined), held, &view) {
-                Decision::Found(Found { value, kind, shared, .. }) => return Some((value, kind, shared)),
+                Decision::Found(Found { value, kind, shared, layer, .. }) => {
+                    if layer == Layer::Process && stand_ins::unwinds(name) {
+                        unwind::bring_in();
+                    }
+                    return Some((value, kind, shared));
+                }
                 Decision::StandIn(address) => {
                     return Some((Value::Address(address), SymbolKind::Function, false));
                 }

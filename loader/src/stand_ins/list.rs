@@ -1,7 +1,7 @@
-//! Everything that is loaded, images included: `dl_iterate_phdr` and `_dl_find_object`.
+//! Everything that is loaded, images included: `dl_iterate_phdr`.
 
 use crate::image::{Image, registry};
-use crate::sys::linker::{self, FoundObject, VisitLoaded};
+use crate::sys::linker::{self, VisitLoaded};
 use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -74,22 +74,4 @@ unsafe extern "C-unwind" fn visit_glibcs(
     }
     // SAFETY: what the caller of `dl_iterate_phdr` promised.
     unsafe { (state.visit)(info, size, state.data) }
-}
-
-/// What units get for `_dl_find_object`.
-///
-/// # Safety
-/// As for glibc's: `answer` can be written to.
-pub(super) unsafe extern "C" fn find_object(address: *mut c_void, answer: *mut FoundObject) -> c_int {
-    match registry::unwindable(address as usize) {
-        Some(registry::Unwindable { start, end, index }) => {
-            let found =
-                FoundObject { flags: 0, start, end, library: std::ptr::null(), index, reserved: [0; 7] };
-            // SAFETY: the caller's promise.
-            unsafe { answer.write(found) };
-            0
-        }
-        // SAFETY: the caller's promise.
-        None => unsafe { linker::find_object(address, answer) },
-    }
 }

@@ -6,9 +6,9 @@
 //! is glibc's to answer; what glibc does not have either, the host may load.
 
 use super::handles::{self, Meaning};
-use super::{Special, errors, instead_of_process};
+use super::{Special, errors, instead_of_process, unwinds};
 use crate::image::symbols::Name;
-use crate::image::{Image, registry};
+use crate::image::{Image, registry, unwind};
 use crate::slots::image_of;
 use crate::sys::linker;
 use std::arch::naked_asm;
@@ -68,6 +68,9 @@ unsafe fn find(
     // SAFETY: the caller's promise.
     let text = unsafe { CStr::from_ptr(name) };
     let Ok(plain) = text.to_str() else { return glibcs(handle) };
+    if unwinds(Name::new(text.to_bytes())) {
+        unwind::bring_in();
+    }
     let special = match handles::meaning(handle) {
         Meaning::Image(image) => {
             let found = if version.is_none() { of_image(&image, plain) } else { None };

@@ -5,7 +5,7 @@
 
 use super::errors;
 use super::handles::{self, Meaning};
-use crate::image::Image;
+use crate::image::{Image, unwind};
 use crate::loader::{search_of, seen_by};
 use crate::slots::image_of;
 use crate::sys::linker;
@@ -61,6 +61,7 @@ unsafe extern "C" fn open(name: *const c_char, flags: c_int, caller: usize) -> *
     if handle.is_null() {
         errors::glibc_failed();
     } else {
+        unwind::look_again();
         handles::keep(handle, offered);
     }
     handle

@@ -33,7 +33,7 @@ pub(crate) struct LinkMap {
     pub(crate) previous: *const LinkMap,
 }
 
-/// What [`find_object`] fills, `struct dl_find_object` in C.
+/// What glibc's `_dl_find_object` fills, `struct dl_find_object` in C.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct FoundObject {
@@ -61,7 +61,7 @@ pub(crate) const RTLD_DL_SYMENT: c_int = 1;
 pub(crate) const RTLD_DL_LINKMAP: c_int = 2;
 
 mod glibc {
-    use super::{AddressInfo, FoundObject, VisitLoaded};
+    use super::{AddressInfo, VisitLoaded};
     use std::ffi::{c_char, c_int, c_void};
     unsafe extern "C" {
         pub(super) fn dladdr1(
@@ -72,7 +72,6 @@ mod glibc {
         ) -> c_int;
         pub(super) fn backtrace_symbols(buffer: *const *mut c_void, size: c_int) -> *mut *mut c_char;
         pub(super) fn backtrace_symbols_fd(buffer: *const *mut c_void, size: c_int, descriptor: c_int);
-        pub(super) fn _dl_find_object(address: *mut c_void, answer: *mut FoundObject) -> c_int;
     }
     unsafe extern "C-unwind" {
         // What it calls may throw.
@@ -177,15 +176,6 @@ pub(crate) fn error() -> *mut c_char {
 pub(crate) unsafe fn visit_loaded(visit: VisitLoaded, data: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { glibc::dl_iterate_phdr(visit, data) }
-}
-
-/// glibc's `_dl_find_object`.
-///
-/// # Safety
-/// `answer` can be written to.
-pub(crate) unsafe fn find_object(address: *mut c_void, answer: *mut FoundObject) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { glibc::_dl_find_object(address, answer) }
 }
 
 /// What glibc's `backtrace_symbols` says about one address.

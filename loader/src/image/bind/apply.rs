@@ -22,6 +22,8 @@ pub(crate) struct Applied {
     deferred: Vec<Deferred>,
     /// Whether there are functions to be looked up when they are called.
     pub(crate) later: bool,
+    /// Whether the image calls functions of the process that unwind.
+    pub(crate) unwinds: bool,
 }
 
 #[derive(Debug)]
