@@ -5,6 +5,7 @@ pub mod arguments;
 pub(crate) mod clock;
 pub(crate) mod cpuid;
 pub(crate) mod exit;
+pub mod file_in_place;
 pub mod files;
 pub(crate) mod fork_lock;
 pub(crate) mod futex;

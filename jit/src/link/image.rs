@@ -249,9 +249,9 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     let file_of = |files: &mut MemoryFiles, path: &str| {
         files.take(path).ok_or_else(|| std::io::Error::other("the linker's output is gone"))
     };
-    let image = file_of(&mut files, &image_path).map_err(internal("reading the image"))?;
+    let mut image = file_of(&mut files, &image_path).map_err(internal("reading the image"))?;
     let exports = arguments.iter().any(|argument| EXPORT_EVERYTHING.contains(&argument.as_str()));
-    let checksum = seal(&image, exports, wishes.requires).map_err(internal("sealing the image"))?;
+    let checksum = seal(&mut image, exports, wishes.requires).map_err(internal("sealing the image"))?;
     let dependencies = file_of(&mut files, &dependency_path)
         .and_then(|file| contents(file.as_fd()))
         .map_err(internal("reading dependencies"))?;

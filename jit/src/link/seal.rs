@@ -6,7 +6,7 @@ use hotbed_loader::image::Interface;
 use hotbed_loader::image::note::{
     self, ARENA_ALIGNMENT, DEPENDENCIES_SECTION, HASHES_SECTION, Layout, LazyLayout,
 };
-use hotbed_loader::sys::files::contents;
+use hotbed_loader::sys::file_in_place::FileInPlace;
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{LittleEndian as LE, SymbolIndex};
@@ -14,8 +14,6 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
 type Sections<'a> = SectionTable<'a, FileHeader64<LE>>;
 
@@ -26,35 +24,25 @@ const ARENA_IMAGE: u64 = 64 << 10;
 /// to export everything, `requires` what the code needs of the processor.
 ///
 /// # Errors
-/// When the linker's output cannot be read or written, or has no note: a script of the user's may leave it out.
-pub(super) fn seal(image: &File, exports: bool, requires: CpuFeatures) -> io::Result<[u8; 32]> {
-    let mut bytes = contents(image.as_fd())?;
+/// When the linker's output cannot be mapped or read, or has no note: a script of the user's may leave it out.
+pub(super) fn seal(image: &mut File, exports: bool, requires: CpuFeatures) -> io::Result<[u8; 32]> {
+    let mut bytes = FileInPlace::new(image)?;
     let Survey { mut layout, hashes, shared } =
         survey(&bytes).ok_or_else(|| io::Error::other("the linker's output cannot be read"))?;
     layout.exports = exports;
     layout.requires = requires;
     layout.interface = Interface::of_file(&bytes).map_err(io::Error::other)?.hash();
-    let mut changed = Vec::with_capacity(3);
     if let Some((place, values)) = hashes {
-        let target = bytes.get_mut(place.clone()).unwrap_or_default();
+        let target = bytes.get_mut(place).unwrap_or_default();
         for (word, value) in target.as_chunks_mut::<4>().0.iter_mut().zip(values) {
             *word = value.to_le_bytes();
         }
-        changed.push(place);
     }
-    if let (Some(first), Some(last)) = (shared.iter().min(), shared.iter().max()) {
-        changed.push(first.0..last.0 + 8);
-        for (place, address) in shared {
-            bytes[place..place + 8].copy_from_slice(&address.to_le_bytes());
-        }
+    for (place, address) in shared {
+        bytes[place..place + 8].copy_from_slice(&address.to_le_bytes());
     }
     note::set_layout(&mut bytes, &layout).map_err(io::Error::other)?;
-    let checksum = note::seal(&mut bytes).map_err(io::Error::other)?;
-    changed.push(note::description_range(&bytes).map_err(io::Error::other)?);
-    for range in changed {
-        image.write_all_at(&bytes[range.clone()], range.start as u64)?;
-    }
-    Ok(checksum)
+    note::seal(&mut bytes).map_err(io::Error::other)
 }
 
 /// What there is to be said about an image.

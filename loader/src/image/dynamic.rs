@@ -81,7 +81,7 @@ impl Dynamic {
             .map_or_else(|| copied().map(Cow::Owned), |words| Some(Cow::Borrowed(words)))
             .ok_or(ImageError::Truncated("the dynamic section"))?;
         let writable = place.segment(range.address, 0).is_some_and(|segment| segment.access.write);
-        let mut dynamic = Self { needed: Vec::with_capacity(4), ..Self::default() };
+        let mut dynamic = Self { needed: Vec::with_capacity(2), ..Self::default() };
         let mut tables = SymbolTables::default();
         let (mut strings, mut symbols_size) = ((None, 0), 24);
         let mut relocations = (None, 0);

@@ -97,11 +97,14 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
         .and_then(|end| bytes.get(table..end))
         .ok_or(ImageError::Truncated("the program header table"))?;
 
-    let mut segments = Vec::with_capacity(4);
+    let table = table.as_chunks::<56>().0;
+    // As many as there are: an image keeps them.
+    let loaded = table.iter().filter(|entry| u32_at(*entry, 0) == PT_LOAD).count();
+    let mut segments = Vec::with_capacity(loaded);
     let mut dynamic = None;
     let (mut tls, mut relro, mut unwind) = (None, None, None);
     let mut notes = Vec::with_capacity(2);
-    for entry in table.as_chunks::<56>().0 {
+    for entry in table {
         let [offset, address, file_size_here, size, align] = [8, 16, 32, 40, 48].map(|at| u64_at(entry, at));
         let range = Range { address, size: file_size_here };
         match u32_at(entry, 0) {

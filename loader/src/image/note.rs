@@ -409,7 +409,7 @@ fn checksum_offset(file: &[u8]) -> Result<usize, ImageError> {
 ///
 /// # Errors
 /// The reason why it is no image.
-pub fn description_range(file: &[u8]) -> Result<Range<usize>, ImageError> {
+pub(crate) fn description_range(file: &[u8]) -> Result<Range<usize>, ImageError> {
     // A slice of the file.
     let start = description(file)?.as_ptr() as usize - file.as_ptr() as usize;
     Ok(start..start + NOTE_DESCRIPTION)
