@@ -1,7 +1,8 @@
-//! The checks of what goes to lld, each behind one function: for the fuzzers in `fuzz/` and for a test that gives them
+//! The checks of what goes to lld, and what takes objects apart to reuse functions, each behind one function: for the fuzzers in `fuzz/` and for a test that gives them
 //! mutated files by the hundred thousand. What lld makes of those that pass is seen by the tests of the whole.
 
 use crate::link::{check_archive, check_object, with_visible_entry};
+use crate::reuse::splice_all;
 use hotbed_loader::fuzzing::Outcome;
 
 /// Checks an object, and makes its entry point visible.
@@ -19,6 +20,16 @@ pub fn object(bytes: &[u8]) -> Outcome {
 /// Checks an archive that does not lie in a folder.
 pub fn archive(bytes: &[u8]) -> Outcome {
     check_archive(bytes, None).map(|_| ()).into()
+}
+
+/// Takes the functions of one object over into another.
+pub fn reuse(old: &[u8], new: &[u8]) -> Outcome {
+    let spliced = splice_all(old, new);
+    if let Some(bytes) = &spliced {
+        // Whether it is sound is for the check that every object gets.
+        let _ = check_object(bytes);
+    }
+    if spliced.is_some() { Outcome::Accepted } else { Outcome::Refused }
 }
 
 #[cfg(test)]
@@ -40,6 +51,15 @@ mod tests {
         template <class T> struct D : B { T v{}; int f() override { return int(v) + 2; } };
         int use(B *b) { try { return b->f() + shared; } catch (int i) { return i; } } int make() { D<int> d; D<long> e;
         if (use(&d) > 5) throw 3; return use(&e); }";
+
+    /// With everything, and without what is to be reused.
+    const REUSED_C: &str = "#include <stdio.h>\nint table[4] = {1, 2, 3, 4}; int f(int a); int g(int a); double h(int a);
+        int main(void) { table[1] = f(2) + g(3) + h(1); return puts(\"main\"); }
+        #if WITH\nint f(int a) { return table[a & 3] + g(a); }
+        int g(int a) { switch (a) { case 1: return puts(\"one\"); case 2: return puts(\"two\"); case 3: return f(7); case 4:
+        return puts(\"four\"); case 5: return puts(\"five\"); } return 0; } double h(int a) { return a * 1.5; }\n#endif";
+    const REUSED_CPP: &str = "int f(int a); struct T { ~T(); }; int g(int a); int main() { try { return f(1); } catch (int i) {
+        return g(i); } }\n#if WITH\nint f(int a) { T t; if (a > 3) throw a; return g(a); } int g(int a) { return f(a + 1); }\n#endif";
 
     fn run(folder: &Path, tool: &str, arguments: &[&str]) {
         assert!(Command::new(tool).current_dir(folder).args(arguments).status().unwrap().success(), "{tool}");
@@ -90,5 +110,42 @@ mod tests {
         println!("refused and accepted: {counts:?} objects, archives");
         // Neither is everything refused nor does nothing matter.
         assert!(counts.iter().flatten().all(|part| *part > COUNT / 100), "{counts:?}");
+    }
+
+    #[test]
+    fn functions_of_mutated_objects_are_reused_or_not() {
+        let folder = std::env::temp_dir().join(format!("hotbed-splices-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("reused.c"), REUSED_C).unwrap();
+        std::fs::write(folder.join("reused.cpp"), REUSED_CPP).unwrap();
+        for (name, with) in [("old", "-DWITH=1"), ("new", "-DWITH=0")] {
+            let flags = ["-fPIC", "-O1", "-fno-addrsig", "-ffunction-sections", with, "-c"];
+            run(&folder, "clang-22", &[&flags[..], &["reused.c", "-o", &format!("{name}-c.o")]].concat());
+            run(
+                &folder,
+                "clang++-22",
+                &[&flags[..], &["reused.cpp", "-o", &format!("{name}-cpp.o")]].concat(),
+            );
+        }
+        let subject = |name: &str| Subject::of_elf(std::fs::read(folder.join(name)).unwrap()).unwrap();
+        let pairs =
+            ["c", "cpp"].map(|kind| [subject(&format!("old-{kind}.o")), subject(&format!("new-{kind}.o"))]);
+        std::fs::remove_dir_all(&folder).unwrap();
+        for [old, new] in &pairs {
+            assert_eq!(reuse(&old.bytes, &new.bytes), Outcome::Accepted);
+        }
+        let mut counts = [[0u64; 2]; 2];
+        for number in 0..COUNT / 4 {
+            let mut random = Random::new(number);
+            let [old, new] = &pairs[random.below(2)];
+            let others = &pairs[random.below(2)];
+            let which = (number % 2) as usize;
+            let bytes = [old, new][which].mutated(&mut random, others);
+            let (old, new) = if which == 0 { (&bytes, &new.bytes) } else { (&old.bytes, &bytes) };
+            let Ok(outcome) = std::panic::catch_unwind(|| reuse(old, new)) else { panic!("case {number}") };
+            counts[which][usize::from(outcome == Outcome::Accepted)] += 1;
+        }
+        println!("refused and accepted: {counts:?} of older, of newer objects");
+        assert!(counts.iter().flatten().all(|part| *part > COUNT / 400), "{counts:?}");
     }
 }

@@ -151,3 +151,17 @@ pub(crate) fn to_stock<'a>(sources: impl Iterator<Item = Kept<'a>>) -> Option<Ve
     let kept: Vec<StockedSource<'_>> = kept.collect();
     (!kept.is_empty()).then(|| encode(&kept))
 }
+
+/// Puts every function of `old` that can be taken into `new`, as far as that lacks them; nothing if that cannot be.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn splice_all(old: &[u8], new: &[u8]) -> Option<Vec<u8>> {
+    let old = Old::read(old)?;
+    let has = elf::Elf::read(new)?;
+    let lacks = |name: &[u8]| {
+        has.symbols.iter().any(|symbol| *symbol.name == *name && symbol.place == elf::Place::Undefined)
+    };
+    let mut names: Vec<_> = old.functions.keys().copied().filter(|name| lacks(name)).collect();
+    names.sort_unstable();
+    let taken: Vec<_> = names.iter().map(|name| Taken { name, local_alias: false }).collect();
+    splice(&old, new, &taken)
+}

@@ -422,11 +422,17 @@ fn symbol_like<'a>() -> Symbol<'a> {
     Symbol { kind: 0, ..Symbol::of_section(0) }
 }
 
+/// No compiler makes larger units of what the linker merges.
+const LARGEST_PIECE: usize = 64;
+
 /// The piece of a section in which a place is.
 fn piece_at(section: &Section<'_>, place: usize) -> Option<Range<usize>> {
-    let entry = usize::try_from(section.entry).ok().filter(|&entry| entry > 0)?;
+    let entry = usize::try_from(section.entry).ok().filter(|entry| (1..=LARGEST_PIECE).contains(entry))?;
     let data = &section.data;
     let start = place - place % entry;
+    if place >= data.len() {
+        return None;
+    }
     if section.flags & STRINGS == 0 {
         return (start + entry <= data.len()).then(|| start..start + entry);
     }
