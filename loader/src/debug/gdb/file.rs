@@ -21,6 +21,7 @@ use object::elf;
 use object::write::elf::{FileHeader, SectionHeader, Sym, Writer};
 use object::{Endianness, Object, ObjectSection, SectionFlags};
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// A section of an image, where it lies.
@@ -107,7 +108,7 @@ fn debug_sections(
         let mut rebased = Rebased::default();
         let mut lost = Vec::new();
         for (at, (code, file)) in left.iter().enumerate() {
-            match rebased.add(file, code.bias() as u64) {
+            match caught(|| rebased.add(file, code.bias() as u64)) {
                 Ok(count) => lost.push(count),
                 Err(error) => {
                     complain(code, &error);
@@ -120,11 +121,17 @@ fn debug_sections(
         for ((code, _), lost) in left.iter().zip(lost).filter(|(_, lost)| *lost > 0) {
             complain(code, &DebugError::Partly(lost));
         }
-        return rebased.sections().unwrap_or_else(|error| {
+        return caught(|| rebased.sections()).unwrap_or_else(|error| {
             left.iter().for_each(|(code, _)| complain(code, &error));
             Vec::new()
         });
     }
+}
+
+/// What `convert` gives; an error if it panics, for gimli's writer asserts some of what its reader lets pass.
+fn caught<T>(convert: impl FnOnce() -> Result<T, DebugError>) -> Result<T, DebugError> {
+    catch_unwind(AssertUnwindSafe(convert))
+        .unwrap_or_else(|_| Err(DebugError::Make("its debug information is damaged".into())))
 }
 
 /// The allocated sections of an image.

@@ -3,7 +3,7 @@
 use super::super::dwarf::{self, Elf};
 use super::super::error::DebugError;
 use gimli::write::{self, Address, AttributeValue, EndianVec, Sections};
-use gimli::{EndianSlice, LittleEndian, constants};
+use gimli::{EndianSlice, LittleEndian, UnitRef, constants};
 use object::{Object, ObjectSection, SectionFlags, elf};
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -39,6 +39,7 @@ impl Rebased {
         let mut units = self.0.convert(&read)?;
         let mut lost = 0;
         while let Some((mut unit, root)) = units.read_unit()? {
+            check_line_program(&unit.read_unit)?;
             if let Some(program) = unit.read_line_program(None, None)? {
                 let (program, files) = program.convert(&move_address)?;
                 unit.set_line_program(program, files);
@@ -74,6 +75,18 @@ impl Rebased {
             Ok(())
         });
         Ok(finished)
+    }
+}
+
+/// Refuses what gimli does not convert: lines that special opcodes cannot leave as they are.
+fn check_line_program(unit: &UnitRef<'_, EndianSlice<'_, LittleEndian>>) -> Result<(), DebugError> {
+    let Some(program) = &unit.line_program else { return Ok(()) };
+    let header = program.header();
+    let last = i16::from(header.line_base()) + i16::from(header.line_range());
+    if (1..=i16::from(i8::MAX)).contains(&last) && header.line_range() <= i8::MAX as u8 {
+        Ok(())
+    } else {
+        Err(write::ConvertError::InvalidLineBase.into())
     }
 }
 
