@@ -83,7 +83,15 @@ pub fn wait(path: &Path, limit: Duration) -> io::Result<bool> {
     let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path);
     match file {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        file => lock_within(&file?, Manner::Alone, limit, &mut || {}),
+        file => {
+            let file = file?;
+            let free = lock_within(&file, Manner::Alone, limit, &mut || {})?;
+            if free {
+                // Closing is not enough, as with one that is held.
+                file.unlock()?;
+            }
+            Ok(free)
+        }
     }
 }
 
