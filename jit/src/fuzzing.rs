@@ -1,5 +1,6 @@
-//! The checks of what goes to lld, and what takes objects apart to reuse functions, each behind one function: for the fuzzers in `fuzz/` and for a test that gives them
-//! mutated files by the hundred thousand. What lld makes of those that pass is seen by the tests of the whole.
+//! The checks of what goes to lld, and what takes objects apart to reuse functions, each behind one function: for the
+//! fuzzers in `fuzz/` and for tests that give them mutated files by the hundred thousand. What lld makes of those that pass
+//! is seen by the tests of the whole.
 
 use crate::link::{check_archive, check_object, with_visible_entry};
 use crate::reuse::splice_all;

@@ -82,16 +82,19 @@ static HASHES: [u64; 8] = {
         let hash = name.hash as usize;
         bits[hash / 64 % 8] |= 1 << (hash % 64);
     }
-    let (mut bits, mut at) = ([0; 8], 0);
-    while at < INSTEAD_OF_PROCESS.len() {
-        set(&mut bits, &INSTEAD_OF_PROCESS[at].name);
-        if at < ALWAYS.len() {
-            set(&mut bits, &ALWAYS[at].name);
+    const fn set_all(bits: &mut [u64; 8], mut stand_ins: &[StandIn]) {
+        while let [first, rest @ ..] = stand_ins {
+            set(bits, &first.name);
+            stand_ins = rest;
         }
-        if at < UNWINDING.len() {
-            set(&mut bits, &UNWINDING[at]);
-        }
-        at += 1;
+    }
+    let mut bits = [0; 8];
+    set_all(&mut bits, &ALWAYS);
+    set_all(&mut bits, &INSTEAD_OF_PROCESS);
+    let mut names: &[Name<'_>] = &UNWINDING;
+    while let [first, rest @ ..] = names {
+        set(&mut bits, first);
+        names = rest;
     }
     bits
 };

@@ -111,15 +111,7 @@ impl Fake {
                 content: Content::Bytes { name: "fake.c".into(), bytes: text.into() },
             })],
             directory: self.folder.clone(),
-            environment: vec![],
-            entry: None,
-            soname: None,
-            images: Vec::new(),
-            whole_archives: false,
-            lazy: false,
-            trace: None,
-            color: false,
-            stock: None,
+            ..Request::default()
         })
     }
 }

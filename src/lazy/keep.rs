@@ -86,15 +86,9 @@ mod tests {
             unit: "unit".into(),
             arguments: Vec::new(),
             directory: "/tmp".into(),
-            environment: Vec::new(),
             entry: Some("main".into()),
-            soname: None,
-            images: Vec::new(),
-            whole_archives: false,
             lazy: true,
-            trace: None,
-            color: false,
-            stock: None,
+            ..Request::default()
         };
         let grown = Grown { request, checksum: [7; 32], bodies: vec![1, 2, 3] };
         let order =

@@ -4,20 +4,7 @@ use hotbed_loader::sys::files::contents;
 use std::os::fd::AsFd;
 
 fn request(arguments: Vec<Argument>) -> Request {
-    Request {
-        unit: "test".into(),
-        arguments,
-        directory: std::env::temp_dir(),
-        environment: Vec::new(),
-        entry: None,
-        soname: None,
-        images: Vec::new(),
-        whole_archives: false,
-        lazy: false,
-        trace: None,
-        color: false,
-        stock: None,
-    }
+    Request { unit: "test".into(), arguments, directory: std::env::temp_dir(), ..Request::default() }
 }
 
 fn text(lang: Lang, name: &str, bytes: &[u8]) -> Argument {

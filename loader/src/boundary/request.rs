@@ -6,7 +6,7 @@ use crate::trace::{Call, Record};
 use std::path::PathBuf;
 
 /// One compilation: everything in it becomes one image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
     /// Name of the unit, for messages; its last part is the image's `SONAME` unless there is another.
     pub unit: String,

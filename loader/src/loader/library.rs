@@ -2,6 +2,7 @@
 
 use crate::facade::{KeptFor, Offered, wanted};
 use crate::image::map::Mapped;
+use crate::image::unwind;
 use crate::layers::Closure;
 use crate::libraries::{self, LibraryFile, SearchPath, Tokens, expand};
 use crate::sys::libraries::Handle;
@@ -186,6 +187,8 @@ impl Library {
     }
 
     fn from_handle(handle: Handle, asked: String, offered: Option<Arc<Offered>>) -> Result<Self, String> {
+        // It may have brought an unwinder along.
+        unwind::look_again();
         let (dynamic, path) = handle.identity().ok_or("it is not known to the run-time linker")?;
         let offered = KeptFor { dynamic, offered };
         Ok(Self {

@@ -47,15 +47,7 @@ mod tests {
                 Argument::Input(Input { lang: Lang::C, content: Content::File("a.c".into()) }),
             ],
             directory: "/here".into(),
-            environment: vec![],
-            entry: None,
-            soname: None,
-            images: Vec::new(),
-            whole_archives: false,
-            lazy: false,
-            trace: None,
-            color: false,
-            stock: None,
+            ..Request::default()
         }
     }
 

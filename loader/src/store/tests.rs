@@ -49,20 +49,7 @@ pub(super) fn key(flag: &str) -> Key {
 }
 
 pub(super) fn request(arguments: Vec<Argument>) -> Request {
-    Request {
-        unit: "u".into(),
-        arguments,
-        directory: "/".into(),
-        environment: vec![],
-        entry: None,
-        soname: None,
-        images: Vec::new(),
-        whole_archives: false,
-        lazy: false,
-        trace: None,
-        color: false,
-        stock: None,
-    }
+    Request { unit: "u".into(), arguments, directory: "/".into(), ..Request::default() }
 }
 
 /// What is an image as far as the store looks.

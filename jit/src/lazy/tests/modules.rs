@@ -22,15 +22,8 @@ fn made(text: &str, flags: &[&str]) -> Result<Skeleton, Failure> {
         unit: "given".into(),
         arguments: flags.chain([Argument::Input(Input { lang: Lang::Bitcode, content })]).collect(),
         directory: std::env::temp_dir(),
-        environment: Vec::new(),
-        entry: None,
-        soname: None,
-        images: Vec::new(),
-        whole_archives: false,
         lazy: true,
-        trace: None,
-        color: false,
-        stock: None,
+        ..Request::default()
     })
 }
 

@@ -94,15 +94,8 @@ impl Program {
                 .chain(libraries)
                 .collect(),
             directory: self.folder.clone(),
-            environment: Vec::new(),
             entry: Some("main".into()),
-            soname: None,
-            images: Vec::new(),
-            whole_archives: false,
-            lazy: false,
-            trace: None,
-            color: false,
-            stock: None,
+            ..Request::default()
         }
     }
 

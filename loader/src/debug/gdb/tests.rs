@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test shall say where")]
 
 use super::*;
-use crate::debug::DebugOptions;
+use crate::debug::dwarf::Elf;
+use crate::debug::{DebugError, DebugOptions};
 use crate::testing::{Folder, load};
 use crate::{Loader, LoaderOptions};
+use object::ObjectSection;
 use std::process::Command;
 
 const ONE: &str = r#"
@@ -209,4 +211,29 @@ fn the_list_has_what_is_loaded() {
     assert!(listed(other_address));
     drop(other);
     assert!(!listed(other_address));
+}
+
+#[test]
+fn lines_that_cannot_be_encoded_are_refused() {
+    let folder = Folder::new();
+    let mut bytes = std::fs::read(folder.image("lines.c", TWO, &["-g"])).unwrap();
+    let section = {
+        let file = Elf::parse(&*bytes).unwrap();
+        object::Object::section_by_name(&file, ".debug_line").unwrap().file_range().unwrap()
+    };
+    // The header of version 5: base and range of the lines of special opcodes come after 15 bytes.
+    let at = section.0 as usize + 15;
+    assert_eq!((bytes[at] as i8, bytes[at + 1]), (-5, 14), "what clang writes");
+    let mut add = |base: i8, range| {
+        (bytes[at], bytes[at + 1]) = (base as u8, range);
+        rebase::Rebased::default().add(&Elf::parse(&*bytes).unwrap(), 1 << 30)
+    };
+    for (base, range) in [(-5, 1), (-5, 5), (-128, 200), (0, 255), (3, 14)] {
+        let refused = gimli::write::ConvertError::InvalidLineBase;
+        assert!(
+            matches!(add(base, range), Err(DebugError::Convert(error)) if error == refused),
+            "{base} {range}"
+        );
+    }
+    assert!(add(-5, 14).is_ok() && add(-5, 6).is_ok() && add(0, 1).is_ok());
 }
