@@ -5,13 +5,14 @@
 //! | step | why nobody can leave it out |
 //! |---|---|
 //! | `open` | the image is a file, named by a path |
+//! | `lseek` to the end | whoever touches a page behind the end of a file is killed, so its size must be known; there is no cheaper way to ask |
 //! | `pread` of [`HEADER`] bytes | where its segments go is in the file |
 //! | `mmap` of the first segment | the headers' and tables' pages; where it may go anywhere over the whole span, for the address space |
 //! | `mmap` of every further segment | other access, or another place in the file; those that continue each other in both are one |
 //! | `mmap` of zeros | only where a segment is longer in memory than in the file by whole pages |
 //! | a store to each page that must be written | it becomes a private copy: see below |
 //! | a read of each page that must be read | it comes into the page tables: see below |
-//! | `mprotect` | what is read-only after relocation |
+//! | `mprotect` | what is read-only after relocation, unless nothing in it must be written: then it is mapped so, with what is in front of it where that is mapped alike |
 //! | the call | touches the page of the code that is called |
 //! | `close` | the descriptor |
 //!
@@ -108,6 +109,15 @@ impl Floor {
         pages.relocations(delta_known)?;
         let entry = pages.look_up(symbol)?;
         pages.dynamic_section();
+        let relro = elf.others.iter().find(|other| other.0 == PT_GNU_RELRO.0);
+        let protected = relro.map(|(_, address, size)| down(*address)..up(address + size));
+        let written = |page: &u64| pages.written.contains(page);
+        // What nobody writes to is what it will be from the start.
+        let constants = protected
+            .clone()
+            .filter(|range| !range.clone().step_by(PAGE as usize).any(|page| written(&page)));
+        let mut first_length = (up(first.address + first.size) - base) as usize;
+        let first_access = access(first.flags);
         let (mut files, mut zeros) = (Vec::<Piece>::new(), Vec::new());
         for (index, segment) in elf.segments.iter().enumerate() {
             let place = (down(segment.address) - base) as usize;
@@ -116,8 +126,18 @@ impl Floor {
             if index > 0 && segment.file_size > 0 {
                 let length = (mapped - base) as usize - place;
                 let offset = i64::try_from(down(segment.offset))?;
-                let access = access(segment.flags);
+                let constant = segment.size == segment.file_size
+                    && constants.as_ref().is_some_and(|range| {
+                        range.contains(&segment.address) && up(segment.address + segment.size) <= range.end
+                    });
+                let access = if constant { libc::PROT_READ } else { access(segment.flags) };
                 match files.last_mut() {
+                    None if access == first_access
+                        && first_length == place
+                        && i64::try_from(down(first.offset) + first_length as u64)? == offset =>
+                    {
+                        first_length += length;
+                    }
                     // One mapping does for both.
                     Some(Piece { place: before, length: known, access: same, offset: from })
                         if *same == access
@@ -140,19 +160,18 @@ impl Floor {
             }
         }
         let (written, read) = (pages.written, pages.read);
-        let relro = elf.others.iter().find(|other| other.0 == PT_GNU_RELRO.0);
         let place = |page: &u64| (page - base) as usize;
         let mut floor = Self {
             path: CString::new(path.as_os_str().as_bytes())?,
             wanted: base as usize,
             span: (up(last.address + last.size) - base) as usize,
-            first_length: (up(first.address + first.size) - base) as usize,
-            first: (access(first.flags), i64::try_from(down(first.offset))?),
+            first_length,
+            first: (first_access, i64::try_from(down(first.offset))?),
             files,
             zeros,
-            protect: relro.map(|(_, address, size)| {
-                (place(&down(*address)), (up(address + size) - down(*address)) as usize)
-            }),
+            protect: protected
+                .filter(|_| constants.is_none())
+                .map(|range| (place(&range.start), (range.end - range.start) as usize)),
             entry: (entry - base) as usize,
             stores: written.iter().map(place).collect(),
             reads: read.difference(&written).map(place).collect(),
@@ -180,7 +199,7 @@ impl Floor {
 
     fn run(&self) -> io::Result<(Mapped, c_int)> {
         let mut header = [0u8; HEADER];
-        // What is called there needs nothing but its code, see `new`; a store writes back what it has read.
+        // What is called there needs nothing but its code, see `new`; what is stored is what is there.
         //
         // SAFETY: the descriptor is this function's own, and so is the memory: the first mapping is made where nothing is
         // (without MAP_FIXED, or with the flag that refuses to replace), the others within it. Stores and reads are
@@ -188,6 +207,7 @@ impl Floor {
         unsafe {
             let file = libc::open(self.path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
             check(file >= 0)?;
+            check(libc::lseek(file, 0, libc::SEEK_END) >= HEADER as libc::off_t)?;
             check(libc::pread(file, header.as_mut_ptr().cast(), HEADER, 0) > 0)?;
             let fixed = if self.wanted == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE };
             let wanted = self.wanted as *mut c_void;
@@ -214,8 +234,8 @@ impl Floor {
                 start.add(*page).cast::<u8>().read_volatile();
             }
             for page in &self.stores {
-                let byte = start.add(*page).cast::<u8>();
-                byte.write_volatile(byte.read_volatile());
+                // One access that changes nothing: to read first would be to be interrupted twice.
+                std::arch::asm!("lock or byte ptr [{}], 0", in(reg) start.add(*page), options(nostack));
             }
             if let Some((place, length)) = self.protect {
                 check(libc::mprotect(start.add(place), length, libc::PROT_READ) == 0)?;
