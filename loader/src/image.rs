@@ -174,14 +174,15 @@ pub(crate) struct Startable {
 }
 
 impl Image {
-    /// An image that is relocated but for what `applied` has put off, and not initialised.
-    pub(crate) fn new(parts: Parts, plan: Plan, applied: &mut Applied) -> Arc<Self> {
+    /// An image that is relocated but for what `applied` has put off, and not initialised. Takes from `plan` what is kept.
+    pub(crate) fn new(parts: Parts, plan: &mut Plan, applied: &mut Applied) -> Arc<Self> {
         let Parts { name, mapped, module, images, libraries, space, loader, sequence, cycle } = parts;
         for used in &images {
             used.binders.fetch_add(1, Ordering::Relaxed);
         }
         applied.unwinds = plan.unwinds;
-        let resolved = if mapped.lazy.is_some() { plan.slots } else { Vec::new() };
+        let resolved = if mapped.lazy.is_some() { std::mem::take(&mut plan.slots) } else { Vec::new() };
+        let (own, elsewhere) = (std::mem::take(&mut plan.own), std::mem::take(&mut plan.elsewhere));
         Arc::new_cyclic(|this| {
             if let Some(cycle) = &cycle {
                 cycle.join(this.clone());
@@ -190,7 +191,7 @@ impl Image {
                 binders: AtomicUsize::new(0),
                 name,
                 times: Mutex::default(),
-                shared: Arc::new(Decisions::new(plan.own, plan.elsewhere)),
+                shared: Arc::new(Decisions::new(own, elsewhere)),
                 ready: Ready::new(),
                 space,
                 loader,

@@ -110,7 +110,8 @@ pub(crate) fn resolve(
     for relocation in relocations {
         resolver.referred(relocation.symbol())?;
     }
-    resolver.all_provided = mapped.symbols.needed_versions().all(|version| resolver.is_provided(version));
+    resolver.all_provided = held_open
+        .is_some_and(|held_open| layers.process.provides_all(mapped.symbols.needed_versions(), held_open));
     for relocation in jumps {
         let index = relocation.symbol();
         // What is also referred to otherwise is known by now.

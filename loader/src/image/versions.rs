@@ -99,13 +99,13 @@ impl Versions {
         mut address: u64,
         count: u64,
     ) -> Option<()> {
-        // Most images need one version of each file.
-        self.0.reserve_exact(count.min(16) as usize);
         let mut seen = 0;
         for _ in 0..count.min(MOST as u64) {
             // SAFETY: the caller's promise, here and below.
             let need = unsafe { place.table::<Need>(address, 1) }?[0];
             let file = strings.get(need.file.into())?;
+            // Numbers follow each other.
+            self.0.reserve(need.count.min(16).into());
             let mut at = address.checked_add(need.first.into())?;
             for _ in 0..need.count {
                 // SAFETY: as above.

@@ -394,6 +394,15 @@ impl ProcessView {
             || closures.any(|closure| closure.versions.defined_by(&closure.tables, version))
     }
 
+    /// Whether that is so of all of them.
+    pub(crate) fn provides_all<'v>(
+        &self,
+        versions: impl Iterator<Item = &'v Version>,
+        held_open: &[Arc<Library>],
+    ) -> bool {
+        self.start.versions.unknown(versions).into_iter().all(|version| self.provides(version, held_open))
+    }
+
     /// The answer of the program or library at this place.
     pub(crate) fn find_in(&self, at: usize, name: Name<'_>, version: Option<&Version>) -> Option<Found> {
         let entry = self.entries.get(at)?;

@@ -267,11 +267,8 @@ impl Loader {
             };
             let mut order: Group<usize> = SmallVec::new();
             groups.iter().for_each(|group| order.extend_from_slice(group));
-            let mut parts: Group<_> = SmallVec::new();
-            for ((member, plan), applied) in std::mem::take(members).into_iter().zip(plans).zip(applied) {
-                parts.push(Some((member, plan, applied)));
-            }
-            let prepared = assemble(self, space, parts, groups, &view, &held);
+            let parts = std::mem::take(members).into_iter().zip(applied).map(Some).collect();
+            let prepared = assemble(self, space, parts, &mut plans, groups, &view, &held);
             for one in &prepared {
                 space.add(&one.image);
             }
@@ -293,7 +290,8 @@ fn not_started(unit: String, error: StartError) -> LoadError {
 fn assemble(
     loader: &Loader,
     space: &Arc<Space>,
-    mut parts: Group<Option<(Member, Plan, Applied)>>,
+    mut parts: Group<Option<(Member, Applied)>>,
+    plans: &mut [Plan],
     groups: Group<Group<usize>>,
     view: &ProcessView,
     held: &Held,
@@ -304,7 +302,8 @@ fn assemble(
     for group in groups {
         let cycle = (group.len() > 1).then(Cycle::new);
         for at in group {
-            let Some((member, plan, mut applied)) = parts[at].take() else { continue };
+            let Some((member, mut applied)) = parts[at].take() else { continue };
+            let plan = &mut plans[at];
             let Member { name, mapped, module, mut libraries, early, began, mapped_at, .. } = member;
             // Whoever was there early may still look at these.
             applied.references.extend(early.into_iter().flat_map(|early| early.references));

@@ -116,6 +116,15 @@ impl KnownVersions {
         self.0.lock().iter().any(|known| known.is(version))
     }
 
+    /// Those of `versions` that were not found to be defined before.
+    pub(super) fn unknown<'v>(
+        &self,
+        versions: impl Iterator<Item = &'v Version>,
+    ) -> SmallVec<[&'v Version; 4]> {
+        let all = self.0.lock();
+        versions.filter(|version| !all.iter().any(|known| known.is(version))).collect()
+    }
+
     /// Whether the library of `tables` that `version` is needed from defines it. They must be the same every time.
     pub(super) fn defined_by(&self, tables: &[Tables], version: &Version) -> bool {
         let defined = tables.iter().any(|table| table.is_called(version.file) && table.defines(version));
