@@ -6,6 +6,7 @@ use crate::support::{
 };
 use hotbed::{Image, Runtime};
 use hotbed_loader::image::note::{self, Layout};
+use hotbed_loader::sys::reservation::Reservation;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{LittleEndian as LE, elf};
 use std::ffi::OsStr;
@@ -77,6 +78,30 @@ fn assert_read_only_dynamic(image: &Path) {
     let headers = readelf("-l", image);
     let line = headers.lines().find(|line| line.trim_start().starts_with("DYNAMIC")).unwrap();
     assert!(line.contains(" R   0x"), "{line}");
+}
+
+/// The sections that become read-only after relocation.
+fn protected(image: &Path) -> Vec<String> {
+    let bytes = std::fs::read(image).unwrap();
+    let header = elf::FileHeader64::<LE>::parse(&*bytes).unwrap();
+    let segments = header.program_headers(LE, &*bytes).unwrap();
+    let relro = segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_RELRO).unwrap();
+    let range = relro.p_vaddr(LE)..relro.p_vaddr(LE) + relro.p_memsz(LE);
+    let sections = header.sections(LE, &*bytes).unwrap();
+    let inside = sections.iter().filter(|section| {
+        section.sh_flags.get(LE).0 & elf::SHF_ALLOC.0 != 0 && range.contains(&section.sh_addr.get(LE))
+    });
+    let name = |section| String::from_utf8_lossy(sections.section_name(LE, section).unwrap()).into_owned();
+    inside.map(name).collect()
+}
+
+/// Whether nobody ever writes to those where the image was linked for.
+fn is_settled(image: &Path) -> bool {
+    let bytes = std::fs::read(image).unwrap();
+    let header = elf::FileHeader64::<LE>::parse(&*bytes).unwrap();
+    let segments = header.program_headers(LE, &*bytes).unwrap();
+    let relro = segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_RELRO).unwrap();
+    relro.p_flags(LE).0 & note::CONSTANTS_SETTLED != 0
 }
 
 #[track_caller]
@@ -213,6 +238,119 @@ fn what_is_large_or_linked_by_the_users_wishes_has_protected_tables() {
     }
 }
 
+/// Constants that lead to the image's own, to another file of it, to a library; constructors; variables without values.
+const CONSTANTS: &str = r#"
+extern int printf(const char *, ...);
+int other(int);
+static int one(int x) { return x + 1; }
+static volatile int order[4], counted;
+typedef int (*Function)(int);
+const Function own[] = {one, one, other};
+const char *const names[] = {"one", "two"};
+int table[10000] = {1, 2};
+__attribute__((constructor(103))) static void third(void) { order[counted++] = 3; }
+__attribute__((constructor(101))) static void first(void) { order[counted++] = 1; }
+__attribute__((constructor)) static void last(void) { order[counted++] = 9; }
+__attribute__((destructor)) static void end(void) { printf("end %d\n", counted); }
+int f(int x) { return own[x](x) * 1000 + order[0] * 100 + order[1] * 10 + order[2] + names[x & 1][0]; }
+const Function *constants(void) { return own; }
+"#;
+
+#[test]
+fn constants_that_lead_to_nothing_else_are_read_only_from_the_start() {
+    let scratch = Scratch::new("shape-constants");
+    scratch.write("constants.c", CONSTANTS);
+    scratch.write("other.c", "int other(int x) { return x + 7; }");
+    scratch.write(
+        "shared.cpp",
+        "inline int one(int x) { return x + 1; }\n\
+        extern \"C\" int other(int x) { return x + 7; }\n\
+        extern \"C\" { extern int (*const elsewhere[])(int) = {one}; }",
+    );
+    scratch.write(
+        "library.c",
+        "#include <stdlib.h>\nint other(int x) { return x + 7; }\nint (*const of_libc[])(int) = {abs};",
+    );
+    let members = ["other.c", "shared.cpp"].map(|source| object(&scratch.join(source), "o", &["-fPIC"]));
+    archive(&scratch.join("settled.a"), &members[..1]);
+    archive(&scratch.join("shared.a"), &members[1..]);
+    let array = |sections: &[String], name: &str| sections.iter().any(|section| section == name);
+    for (second, settled) in [
+        ("other.c", true),
+        ("settled.a", true),
+        ("shared.cpp", false),
+        ("shared.a", false),
+        ("library.c", false),
+    ] {
+        let image = build(&scratch, "constants.hbi", &["-O1", "constants.c", second]);
+        assert_eq!(is_settled(&image), settled, "{second}: {}", readelf("-lr", &image));
+        let sections = protected(&image);
+        assert!(
+            [".data.rel.ro", ".init_array", ".fini_array"].iter().all(|name| array(&sections, name)),
+            "{second}: {sections:?}"
+        );
+        // At its own address, and where something else lies there.
+        for taken in [false, true] {
+            let first = loads(&image)[0].1;
+            let reserved = taken.then(|| Reservation::new(4096, Some(first as usize)).unwrap());
+            let runtime = Runtime::builder().no_cache().build().unwrap();
+            let unit = runtime.load(Image::file(&image)).unwrap();
+            // SAFETY: the types of `f` and `constants`.
+            let (f, constants) = unsafe {
+                (
+                    unit.get::<extern "C" fn(i32) -> i32>("f").unwrap(),
+                    unit.get::<extern "C" fn() -> usize>("constants").unwrap(),
+                )
+            };
+            assert_eq!([f(0), f(1), f(2)], [1139 + 111, 2139 + 116, 9139 + 111], "{second} {taken}");
+            let place = constants() as u64;
+            assert_eq!((first..first + (1 << 20)).contains(&place), !taken, "{second}");
+            assert_eq!(access_of(place), "r--p", "{second} {taken}");
+            drop(reserved);
+        }
+    }
+}
+
+/// The access to an address as the system shows it.
+fn access_of(address: u64) -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let held = maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let at = |text| u64::from_str_radix(text, 16).ok();
+        (at(start)?..at(end)?).contains(&address).then(|| rest[..4].to_owned())
+    });
+    held.unwrap()
+}
+
+#[test]
+fn a_few_zeros_are_in_the_file_and_many_are_not() {
+    let scratch = Scratch::new("shape-zeros");
+    let source = |zeros: usize| {
+        format!(
+            "int table[10000] = {{1, 2}}; static char zeros[{zeros}]; int shared;\n\
+        int f(int x) {{ zeros[x] += 3; return zeros[x] + zeros[x + 1] + shared++; }}"
+        )
+    };
+    for (zeros, in_file) in [(3000, true), (4096, false), (1 << 22, false)] {
+        scratch.write("zeros.c", source(zeros));
+        let image = build(&scratch, "zeros.hbi", &["-fcommon", "zeros.c"]);
+        let size = std::fs::metadata(&image).unwrap().len();
+        assert!(size < 100_000, "{zeros}: {size}");
+        let bytes = std::fs::read(&image).unwrap();
+        let header = elf::FileHeader64::<LE>::parse(&*bytes).unwrap();
+        let mut segments = header.program_headers(LE, &*bytes).unwrap().iter();
+        let data = segments.rfind(|segment| segment.p_type(LE) == elf::PT_LOAD).unwrap();
+        assert_eq!(data.p_filesz(LE) == data.p_memsz(LE), in_file, "{zeros}");
+        let runtime = Runtime::builder().no_cache().build().unwrap();
+        let unit = runtime.load(Image::file(&image)).unwrap();
+        // SAFETY: the type of `f`.
+        let f = unsafe { unit.get::<extern "C" fn(i32) -> i32>("f") }.unwrap();
+        let last = zeros as i32 - 2;
+        assert_eq!([f(0), f(last), f(0)], [3, 4, 8], "{zeros}");
+    }
+}
+
 #[test]
 fn references_to_shared_definitions_of_its_own_are_there_from_the_link() {
     const SOURCE: &str = r#"
@@ -344,9 +482,7 @@ fn imports_wait_for_their_first_call_unless_the_user_says_no() {
         let called = ["free", "strlen", "printf"];
         let called = slots.filter(|line| called.iter().any(|name| line.contains(&format!(" {name}@"))));
         assert_eq!(called.count(), 3, "{relocations}");
-        let headers = readelf("-l", &image);
-        let relro = headers.lines().rfind(|line| line.contains(".relro_padding")).unwrap();
-        assert_eq!(!relro.contains(".got.plt"), lazy, "{headers}");
+        assert_eq!(!protected(&image).contains(&".got.plt".to_owned()), lazy, "{}", readelf("-l", &image));
     }
 }
 

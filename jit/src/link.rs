@@ -3,6 +3,7 @@
 mod archive;
 mod bundle;
 mod check;
+mod constants;
 mod constructors;
 mod dependencies;
 mod entry;
@@ -20,6 +21,7 @@ mod seal;
 mod shape;
 mod startup;
 mod stub;
+mod zeros;
 
 pub(crate) use archive::check_archive;
 pub(crate) use check::{ObjectFacts, check_object};

@@ -56,6 +56,8 @@ pub(crate) fn check_archive(bytes: &[u8], folder: Option<&Path>) -> Result<Archi
             member.data(bytes).map_err(|_| format!("is cut off in its member {name}"))?
         };
         if data.starts_with(b"BC\xc0\xde") {
+            // What becomes of it is not known.
+            facts.objects.zeros = u64::MAX;
             continue;
         }
         let object = check_object(data).map_err(|what| format!("has the member {name} that {what}"))?;
@@ -65,6 +67,11 @@ pub(crate) fn check_archive(bytes: &[u8], folder: Option<&Path>) -> Result<Archi
         facts.objects.old_constructors |= object.old_constructors;
         facts.objects.undefined.extend(object.undefined);
         facts.objects.shared.extend(object.shared);
+        facts.objects.zeros = facts.objects.zeros.saturating_add(object.zeros);
+        facts.objects.arrays |= object.arrays;
+        facts.objects.constants_want.extend(object.constants_want);
+        facts.objects.shared_constants |= object.shared_constants;
+        facts.objects.defined.extend(object.defined);
     }
     facts.objects.undefined.sort_unstable();
     facts.objects.undefined.dedup();

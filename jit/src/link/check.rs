@@ -4,6 +4,7 @@
 //! lies outside the file, a relocation outside its section, an index beyond a table. So everything that it follows
 //! without looking is looked at here first. The same pass finds out what the linker's line depends on.
 
+use super::constants::{is_array, is_constants};
 use super::constructors::is_old;
 use super::identity::{SharedDefinition, shared_definitions};
 use object::elf::{self, FileHeader64};
@@ -23,10 +24,14 @@ pub(crate) struct ObjectFacts {
     pub(crate) defined: Vec<u32>,
     /// Bytes that its sections take in memory, and its common variables.
     pub(crate) allocated: u64,
+    /// How many of them are variables without initial values.
+    pub(crate) zeros: u64,
     /// The largest alignment of those.
     pub(crate) alignment: u64,
     /// It has pieces of the functions that start files make: `.init` and `.fini`.
     pub(crate) startup: bool,
+    /// It has constructors or destructors.
+    pub(crate) arrays: bool,
     /// It has constructors or destructors in sections that are out of use.
     pub(crate) old_constructors: bool,
     /// `thread_local` variables it defines.
@@ -35,6 +40,10 @@ pub(crate) struct ObjectFacts {
     pub(crate) initial_exec: Vec<Vec<u8>>,
     /// What it defines and others may define too.
     pub(crate) shared: Vec<SharedDefinition>,
+    /// Hashes of the names of what its constants with addresses lead to and others define.
+    pub(crate) constants_want: Vec<u32>,
+    /// Its constants with addresses lead to what it defines and others may define too.
+    pub(crate) shared_constants: bool,
 }
 
 impl ObjectFacts {
@@ -128,7 +137,11 @@ fn check_sections(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts
         }
         if in_memory {
             facts.take_room(size, alignment);
+            if kind == elf::SHT_NOBITS && flags & elf::SHF_TLS.0 == 0 {
+                facts.zeros = facts.zeros.saturating_add(size);
+            }
             facts.startup |= size > 0 && (name == b".init" || name == b".fini");
+            facts.arrays |= size > 0 && is_array(name);
             facts.old_constructors |= size > 0 && is_old(name);
         }
         if section.sh_link.get(LE) as usize >= count {
@@ -280,6 +293,7 @@ fn check_symbols(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFacts)
                 return Err(format!("has the common symbol '{}' with a damaged size or alignment", shown()));
             }
             facts.take_room(symbol.st_size.get(LE), alignment);
+            facts.zeros = facts.zeros.saturating_add(symbol.st_size.get(LE));
         }
         match kind {
             elf::STT_FUNC | elf::STT_GNU_IFUNC if !undefined => facts.functions += 1,
@@ -341,6 +355,7 @@ fn check_relocations(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFa
             Ok(None) => target.sh_size.get(LE),
             Err(_) => return Err(format!("has the damaged compressed section {name}")),
         };
+        let constants = is_constants(name.as_bytes());
         for relocation in relocations {
             let kind = relocation.r_type(LE, false);
             let index = relocation.r_sym(LE, false) as usize;
@@ -357,6 +372,18 @@ fn check_relocations(sections: &Sections<'_>, bytes: &[u8], facts: &mut ObjectFa
                 && !facts.initial_exec.iter().any(|known| known == variable)
             {
                 facts.initial_exec.push(variable.to_vec());
+            }
+            if constants
+                && let Ok(symbol) = symbols.symbol(object::SymbolIndex(index))
+                && symbol.st_bind() != elf::STB_LOCAL
+            {
+                if symbol.st_shndx.get(LE) == elf::SHN_UNDEF {
+                    let name = symbols.symbol_name(LE, symbol).unwrap_or_default();
+                    facts.constants_want.push(elf::gnu_hash(name));
+                } else {
+                    facts.shared_constants |= symbol.st_bind() != elf::STB_GLOBAL
+                        && !matches!(symbol.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL);
+                }
             }
         }
     }

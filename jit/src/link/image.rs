@@ -2,6 +2,7 @@
 
 use super::bundle::{FEW, bundle};
 use super::check::ObjectFacts;
+use super::constants;
 use super::dependencies::{remembered, stub_of};
 use super::identity::identities;
 use super::libraries::Libgcc;
@@ -14,6 +15,7 @@ use super::reduce::{Piece, reduce};
 use super::seal::seal;
 use super::shape::{Shape, is_foreign_archive, is_small, most_imports};
 use super::startup;
+use super::zeros;
 use crate::frontend::Place;
 use hotbed_loader::boundary::{Failure, FailureKind};
 use hotbed_loader::cpu::CpuFeatures;
@@ -158,9 +160,8 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         facts(inputs).flat_map(|(facts, archive)| facts.shared.iter().map(move |one| (one, archive)));
     let identities = Identities::new(identities(shared, wishes.unit));
     let ends = undefined.iter().any(|name| registers_ends(name));
-    let own = own_object(wishes.metadata, most_imports(facts(inputs)), &dependencies, &identities, ends)
-        .map_err(defect)?;
-    let own_path = files.add(&own, "the note of the image").map_err(internal("no memory for the note"))?;
+    // What is in it depends on the line that it is in.
+    let own_path = files.add(&[], "the note of the image").map_err(internal("no memory for the note"))?;
     let startup_paths = if needs_startup(inputs) {
         let add = |bytes: Vec<u8>| files.add(&bytes, "the start files of the image");
         let [first, last] = startup::objects().map_err(defect)?.map(add);
@@ -196,16 +197,33 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
         },
         wishes.place,
     )?;
-    let libraries = line.settled.arguments.iter().filter_map(|(_, found)| found.as_deref());
-    let small = plain
+    let mut libraries = line.settled.arguments.iter().filter_map(|(_, found)| found.as_deref());
+    let known = plain && !libraries.any(is_foreign_archive);
+    let small = known
         && facts(inputs).all(|(_, archive)| !archive)
-        && is_small(facts(inputs).map(|(facts, _)| facts))
-        && !libraries.into_iter().any(is_foreign_archive);
+        && is_small(facts(inputs).map(|(facts, _)| facts));
     let mut read = Vec::new();
-    let mut arguments = Shape::new(wishes.metadata, allocated(inputs), small, wishes.lazy).arguments();
+    let mut shape = Shape::new(wishes.metadata, allocated(inputs), small, wishes.lazy);
+    shape.settled = known && !shape.arena && constants::are_settled(facts(inputs).map(|(facts, _)| facts));
+    let few_zeros = known && !shape.arena && zeros::are_few(facts(inputs).map(|(facts, _)| facts));
+    let own =
+        own_object(wishes.metadata, most_imports(facts(inputs)), &dependencies, &identities, ends, few_zeros)
+            .map_err(defect)?;
+    files.fill(&own_path, &own).map_err(internal("no memory for the note"))?;
+    let mut script = String::new();
+    if few_zeros {
+        script += zeros::SCRIPT;
+    }
+    if shape.settled {
+        script += &constants::script(ends || facts(inputs).any(|(facts, _)| facts.arrays));
+    }
     if wishes.ordered {
-        let path = files.add(order::SCRIPT.as_bytes(), "the order of functions");
-        arguments.push(path.map_err(internal("no memory for the order of functions"))?);
+        script += order::SCRIPT;
+    }
+    let mut arguments = shape.arguments();
+    if !script.is_empty() {
+        let path = files.add(script.as_bytes(), "the order of sections");
+        arguments.push(path.map_err(internal("no memory for the order of sections"))?);
     }
     match plain.then(|| reduce(&line.settled, undefined.into_iter())).flatten() {
         Some(reduced) => {
@@ -251,7 +269,8 @@ pub(crate) fn link_image(inputs: &[LinkInput<'_>], wishes: &LinkWishes<'_>) -> R
     };
     let mut image = file_of(&mut files, &image_path).map_err(internal("reading the image"))?;
     let exports = arguments.iter().any(|argument| EXPORT_EVERYTHING.contains(&argument.as_str()));
-    let checksum = seal(&mut image, exports, wishes.requires).map_err(internal("sealing the image"))?;
+    let checksum =
+        seal(&mut image, exports, wishes.requires, shape.settled).map_err(internal("sealing the image"))?;
     let dependencies = file_of(&mut files, &dependency_path)
         .and_then(|file| contents(file.as_fd()))
         .map_err(internal("reading dependencies"))?;
@@ -276,7 +295,8 @@ fn allocated(inputs: &[LinkInput<'_>]) -> u64 {
 fn needs_startup(inputs: &[LinkInput<'_>]) -> bool {
     let own = [object::elf::gnu_hash(b"_init"), object::elf::gnu_hash(b"_fini")];
     facts(inputs).any(|(facts, _)| facts.startup)
-        && !facts(inputs).any(|(facts, _)| facts.defined.iter().any(|hash| own.contains(hash)))
+        && !facts(inputs)
+            .any(|(facts, archive)| !archive && facts.defined.iter().any(|hash| own.contains(hash)))
 }
 
 /// What the checks of objects and archives found, and which are archives.

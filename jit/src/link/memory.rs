@@ -27,6 +27,16 @@ impl MemoryFiles {
         Ok(path)
     }
 
+    /// Writes these bytes to the end of the file that was added under `path`.
+    ///
+    /// # Errors
+    /// When there is no memory for them, or no such file.
+    pub(crate) fn fill(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let index = self.names.iter().position(|(known, _)| known == path);
+        let file = index.and_then(|index| self.held.get_mut(index));
+        file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?.write_all(bytes)
+    }
+
     /// The file that was added under `path`.
     pub(crate) fn take(&mut self, path: &str) -> Option<File> {
         let index = self.names.iter().position(|(known, _)| known == path)?;

@@ -28,7 +28,8 @@ pub(crate) fn registers_ends(name: &[u8]) -> bool {
     REGISTER.contains(&name)
 }
 
-/// The object as bytes, with room for `imports` hashes, and with the destructor if `ends`.
+/// The object as bytes, with room for `imports` hashes, with the destructor if `ends`, and with what
+/// [`zeros`](super::zeros) are to have if `zeros`.
 ///
 /// # Errors
 /// When it cannot be written, which is a defect.
@@ -38,6 +39,7 @@ pub(crate) fn own_object(
     dependencies: &[ImageDependency],
     identities: &Identities,
     ends: bool,
+    zeros: bool,
 ) -> Result<Vec<u8>, object::write::Error> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
     let note = object.add_section(Vec::new(), NOTE_SECTION.into(), SectionKind::Note);
@@ -93,6 +95,15 @@ pub(crate) fn own_object(
     for (name, contents) in aside {
         let section = object.add_section(Vec::new(), name.into(), SectionKind::Other);
         object.append_section_data(section, &contents, 1);
+    }
+    // The linker is told what lies before these two, and wants them to be there.
+    for (name, kind) in [(&b".text"[..], SectionKind::Text), (b".data", SectionKind::Data)] {
+        object.add_section(Vec::new(), name.into(), kind);
+    }
+    if zeros {
+        // Where one has contents, all have.
+        let one = object.add_section(Vec::new(), b".bss.hotbed".into(), SectionKind::Data);
+        object.append_section_data(one, &[0], 1);
     }
     let stack = object.add_section(Vec::new(), b".note.GNU-stack".into(), SectionKind::Other);
     object.section_mut(stack).data_mut();

@@ -1,5 +1,6 @@
 //! The last step of a link: what is known only now is entered, then the checksum.
 
+use super::constants;
 use super::shape::STRIDE;
 use hotbed_loader::cpu::CpuFeatures;
 use hotbed_loader::image::Interface;
@@ -21,11 +22,17 @@ type Sections<'a> = SectionTable<'a, FileHeader64<LE>>;
 const ARENA_IMAGE: u64 = 64 << 10;
 
 /// Enters the hashes and the layout in the image, and seals it; gives its checksum. `exports` says that the linker was told
-/// to export everything, `requires` what the code needs of the processor.
+/// to export everything, `requires` what the code needs of the processor, `settled` that its constants are where
+/// [`constants`] has them.
 ///
 /// # Errors
 /// When the linker's output cannot be mapped or read, or has no note: a script of the user's may leave it out.
-pub(super) fn seal(image: &mut File, exports: bool, requires: CpuFeatures) -> io::Result<[u8; 32]> {
+pub(super) fn seal(
+    image: &mut File,
+    exports: bool,
+    requires: CpuFeatures,
+    settled: bool,
+) -> io::Result<[u8; 32]> {
     let mut bytes = FileInPlace::new(image)?;
     let Survey { mut layout, hashes, shared } =
         survey(&bytes).ok_or_else(|| io::Error::other("the linker's output cannot be read"))?;
@@ -40,6 +47,10 @@ pub(super) fn seal(image: &mut File, exports: bool, requires: CpuFeatures) -> io
     }
     for (place, address) in shared {
         bytes[place..place + 8].copy_from_slice(&address.to_le_bytes());
+    }
+    if settled {
+        // Where it has none, there is nothing to protect.
+        let _ = constants::protect(&mut bytes, layout.relocated);
     }
     note::set_layout(&mut bytes, &layout).map_err(io::Error::other)?;
     note::seal(&mut bytes).map_err(io::Error::other)

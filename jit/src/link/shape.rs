@@ -11,6 +11,7 @@
 //! can do without mappings of its own: see the shape for arenas in [`hotbed_loader::image::note`].
 
 use super::check::ObjectFacts;
+use super::constants;
 use hotbed_loader::image::Metadata;
 use hotbed_loader::image::note::ARENA_ALIGNMENT;
 use std::collections::HashSet;
@@ -46,11 +47,13 @@ pub(crate) struct Shape {
     pub(crate) base: u64,
     /// It is to be fit for arenas.
     pub(crate) arena: bool,
+    /// Its constants are to lie in front of its code, see [`constants`].
+    pub(crate) settled: bool,
 }
 
 impl Shape {
     /// The shape of an image of inputs whose sections take that many bytes in memory. `small` is whether [`is_small`] holds
-    /// for them.
+    /// for them. Constants lie where the linker has them.
     pub(crate) fn new(metadata: &Metadata, allocated: u64, small: bool, lazy: bool) -> Self {
         // Where an arena is, is known too late for code that shall reach its image.
         let small = small && !lazy;
@@ -69,7 +72,7 @@ impl Shape {
         // How many places there are in what a page table covers. What does not fit begins anywhere.
         let places = TABLE.checked_sub(expected).map_or(TABLE / step, |free| free / step + 1);
         let place = hash % (range / TABLE * places);
-        Self { base: lowest + place / places * TABLE + place % places * step, arena: small }
+        Self { base: lowest + place / places * TABLE + place % places * step, arena: small, settled: false }
     }
 
     /// The linker's arguments for it; the user's come later and win.
@@ -90,6 +93,9 @@ impl Shape {
             // Pages of the file have one use each, so what is read-only after relocation and what stays writable lie in the
             // file as in memory, and are mapped at once.
             arguments.extend(["-z", "separate-loadable-segments"].map(str::to_owned));
+            if self.settled {
+                arguments.extend(constants::ARGUMENTS.map(str::to_owned));
+            }
         }
         arguments
     }

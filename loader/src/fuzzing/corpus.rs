@@ -19,6 +19,7 @@ use crate::slots::tests::support as slots;
 use crate::store::sample_contents;
 use crate::testing::Folder;
 use crate::trace::{Call, Record};
+use object::elf::{PF_R, PT_GNU_RELRO, PT_LOAD, PT_PHDR};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -43,7 +44,7 @@ const TASK: &str = "HOTBED_CORPUS_TASK";
 const FOLDER: &str = "HOTBED_CORPUS_FOLDER";
 
 /// Sources, flags and names of the images that are mutated: one for every kind of table that an image may have.
-const IMAGES: [(&str, &str, &[&str]); 6] = [
+const IMAGES: [(&str, &str, &[&str]); 7] = [
     (
         "plain.c",
         "#include <stdio.h>\n#include <string.h>\nint data[40] = {1}; int *place = &data[3]; char zeros[9000];
@@ -89,7 +90,21 @@ const IMAGES: [(&str, &str, &[&str]); 6] = [
          double all(double x) { return pthread_self() != (pthread_t)kept ? sin(x) + atoi(\"3\") : 0; }",
         &["-lm", "-Wl,--version-script=map", "-Wl,-z,norelro", "-Wl,-z,nopack-relative-relocs"],
     ),
+    (
+        SETTLED,
+        "#include <stdlib.h>\nextern char **environ; static int one(int x) { return x + 1; } int (*const kept[])(int) = {one, one}; int data[40] = {1};
+         __attribute__((constructor)) void begin(void) { data[1]++; } void *out[] = {(void *)atoi, &environ, data};
+         int own(int x) { return kept[x & 1](x) + atoi(\"3\") + data[1]; }",
+        &["-Wl,-z,norelro,-z,separate-loadable-segments,-z,rodynamic,--apply-dynamic-relocs", "-Wl,--image-base=0x200000410000", "-Wl,settled.ld"],
+    ),
 ];
+
+/// One whose constants are settled.
+pub(super) const SETTLED: &str = "settled.c";
+
+/// How they get in front of the code.
+const CONSTANTS: &str =
+    "SECTIONS { .init_array : { *(.init_array) } .data.rel.ro : { *(.data.rel.ro) } } INSERT BEFORE .text;";
 
 /// One with functions that are compiled when they are called.
 const LAZY: &str = "lazy.c";
@@ -133,10 +148,43 @@ pub(super) fn make_one(folder: &Folder, wanted: &str) -> PathBuf {
     let map = folder.path().join("map");
     std::fs::write(&map, "ONE { global: both; }; TWO { global: both; all; } ONE;").unwrap();
     let map = format!("-Wl,--version-script={}", map.display());
+    let script = folder.path().join("settled.ld");
+    std::fs::write(&script, CONSTANTS).unwrap();
+    let script = format!("-Wl,{}", script.display());
     let (name, source, flags) = IMAGES.iter().find(|(name, ..)| *name == wanted).unwrap();
-    let flags: Vec<&str> =
-        flags.iter().map(|flag| if flag.ends_with("=map") { map.as_str() } else { flag }).collect();
-    folder.image(name, source, &flags)
+    let in_folder = |flag: &&'static str| match *flag {
+        flag if flag.ends_with("=map") => map.clone(),
+        flag if flag.ends_with("settled.ld") => script.clone(),
+        flag => flag.to_owned(),
+    };
+    let flags: Vec<String> = flags.iter().map(in_folder).collect();
+    let image = folder.image(name, source, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    if *name == SETTLED {
+        settle(&image);
+    }
+    image
+}
+
+/// Makes of the place of the program headers what the second segment becomes after relocation, and says that it is that.
+fn settle(image: &Path) {
+    let mut bytes = std::fs::read(image).unwrap();
+    let header = |bytes: &[u8], at: usize| bytes[64 + at * 56..][..56].to_vec();
+    let is = |bytes: &[u8], at: usize, kind: u32| header(bytes, at)[..4] == kind.to_le_bytes();
+    let count = usize::from(bytes[56]);
+    let find = |kind: u32, number: usize| (0..count).filter(|at| is(&bytes, *at, kind)).nth(number).unwrap();
+    let (place, constants) = (find(PT_PHDR.0, 0), find(PT_LOAD.0, 1));
+    let mut relro = header(&bytes, constants);
+    let size = u64::from_le_bytes(*relro[40..].first_chunk().unwrap()).next_multiple_of(0x1000);
+    for at in [32, 40] {
+        relro[at..at + 8].copy_from_slice(&size.to_le_bytes());
+        bytes[64 + constants * 56 + at..][..8].copy_from_slice(&size.to_le_bytes());
+    }
+    relro[..4].copy_from_slice(&PT_GNU_RELRO.0.to_le_bytes());
+    relro[4..8].copy_from_slice(&(PF_R.0 | note::CONSTANTS_SETTLED).to_le_bytes());
+    bytes[64 + place * 56..][..56].copy_from_slice(&relro);
+    let layout = Layout { relocated: true, ..note::layout(&bytes).unwrap() };
+    note::set_layout(&mut bytes, &layout).unwrap();
+    std::fs::write(image, bytes).unwrap();
 }
 
 /// Everything that is mutated.

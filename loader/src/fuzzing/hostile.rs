@@ -1,6 +1,6 @@
 //! Images that somebody made to do harm, each with one lie: why it is refused, or that it is harmless.
 
-use super::corpus::make_one;
+use super::corpus::{SETTLED, make_one};
 use crate::image::Image;
 use crate::testing::Folder;
 use crate::{ImageSource, LoadError, Loader, LoaderOptions};
@@ -305,6 +305,34 @@ fn what_shall_become_read_only_and_is_nowhere() {
         let mut victim = Victim::new("plain.c");
         let segment = victim.segments(elf::PT_GNU_RELRO)[0];
         victim.set(segment + field, value).refused("what shall become read-only");
+    }
+}
+
+#[test]
+fn constants_that_are_not_settled_and_say_so() {
+    let victim = || Victim::new(SETTLED);
+    let image = victim().harmless();
+    let constants = victim().segments(elf::PT_LOAD)[1];
+    let first = victim().word(constants + ADDRESS);
+    assert_eq!(image.bias(), 0, "mapped where it was linked for");
+    drop(image);
+    // Somebody else's address goes there.
+    let mut changed = victim();
+    let entry = changed.section(".rela.dyn").start;
+    changed.set(entry, first + 8).refused("a relocation outside of its writable segments");
+    // They are more, or less, than the second segment: then they are what others' are.
+    for (field, value) in [(SIZE, 0x2000), (SIZE, 8), (ADDRESS, first + 0x1000), (ADDRESS, first - 0x1000)] {
+        let mut changed = victim();
+        let relro = changed.segments(elf::PT_GNU_RELRO)[0];
+        changed.set(relro + field, value);
+        match changed.load() {
+            Ok(_) => {}
+            Err(error) => assert!(error.to_string().contains("what shall become read-only"), "{error}"),
+        }
+    }
+    // The segment is of another kind.
+    for flags in [4, 5] {
+        victim().set_half(constants + 4, flags).refused("what shall become read-only");
     }
 }
 

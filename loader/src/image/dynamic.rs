@@ -148,13 +148,15 @@ impl Dynamic {
             return Err(ImageError::Damaged("the size of its symbols"));
         }
         let range = |(address, size): (Option<u64>, u64)| address.map(|address| Range { address, size });
+        // A linker that is told where an array goes names one that has nothing, too, and no address.
+        let array = |of: (Option<u64>, u64)| range(of).filter(|range| range.size > 0);
         tables.strings = range(strings);
         dynamic.relocations = range(relocations);
         dynamic.jump_relocations = range(jumps);
         dynamic.relative = range(relative);
-        dynamic.preinit_array = range(preinit_array);
-        dynamic.init_array = range(init_array);
-        dynamic.fini_array = range(fini_array);
+        dynamic.preinit_array = array(preinit_array);
+        dynamic.init_array = array(init_array);
+        dynamic.fini_array = array(fini_array);
         tables.needed_versions = needed_versions.0.map(|address| (address, needed_versions.1));
         tables.defined_versions = defined_versions.0.map(|address| (address, defined_versions.1));
         Ok((dynamic, tables))

@@ -2,6 +2,7 @@
 
 use super::ImageError;
 use super::elf::*;
+use super::note::CONSTANTS_SETTLED;
 use super::place::Segment;
 use crate::sys::memory::{Access, PAGE, page_down, page_up};
 
@@ -41,6 +42,9 @@ pub(crate) struct Outline {
     pub(crate) tls: Option<TlsSegment>,
     /// What becomes read-only after relocation.
     pub(crate) relro: Option<Range>,
+    /// Where the image was linked for, nothing is ever written there: see [`CONSTANTS_SETTLED`]. It is then all of the second
+    /// segment, which continues the first one, and that may only be read.
+    pub(crate) settled: bool,
     /// The index of the unwind tables.
     pub(crate) unwind: Option<Range>,
 }
@@ -103,6 +107,7 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
     let mut segments = Vec::with_capacity(loaded);
     let mut dynamic = None;
     let (mut tls, mut relro, mut unwind) = (None, None, None);
+    let mut settled = false;
     let mut notes = Vec::with_capacity(2);
     for entry in table {
         let [offset, address, file_size_here, size, align] = [8, 16, 32, 40, 48].map(|at| u64_at(entry, at));
@@ -134,13 +139,17 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
                 }
                 tls = Some(TlsSegment { address, file_size: file_size_here, size, align: align.max(1) });
             }
-            PT_GNU_RELRO => relro = Some(Range { address, size }),
+            PT_GNU_RELRO => {
+                relro = Some(Range { address, size });
+                settled = u32_at(entry, 4) & CONSTANTS_SETTLED != 0;
+            }
             PT_GNU_EH_FRAME => unwind = Some(range),
             _ => {}
         }
     }
     let (first, span) = check(&segments, file_size)?;
     join(&mut segments);
+    let settled = settled && relro.is_some_and(|relro| with_constants(&segments, relro).is_some());
     Ok(Headers {
         segments,
         span,
@@ -150,9 +159,44 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
             dynamic: dynamic.ok_or(ImageError::Damaged("it has no dynamic section"))?,
             tls,
             relro,
+            settled,
             unwind,
         },
     })
+}
+
+impl Headers {
+    /// Makes the segments what is mapped where the image was linked for: what is settled becomes a part of the first one. Gives
+    /// both as they were.
+    pub(crate) fn settle(&mut self) -> Option<[Segment; 2]> {
+        let relro = self.outline.relro.filter(|_| self.outline.settled)?;
+        let whole = with_constants(&self.segments, relro)?;
+        let constants = self.segments.remove(1);
+        Some([std::mem::replace(self.segments.first_mut()?, whole), constants])
+    }
+
+    /// Takes that back.
+    pub(crate) fn unsettle(&mut self, [first, constants]: [Segment; 2]) {
+        if let Some(place) = self.segments.first_mut() {
+            *place = first;
+            self.segments.insert(1, constants);
+        }
+    }
+}
+
+/// The first segment with the second one, where that is what becomes read-only, and may be read-only from the start.
+fn with_constants(segments: &[Segment], relro: Range) -> Option<Segment> {
+    let [first, constants, ..] = segments else { return None };
+    let only_read = Access { read: true, ..Access::default() };
+    let pages = |address: u64, size: u64| (page_down(address as usize), page_up((address + size) as usize));
+    let end = relro.address.checked_add(relro.size).filter(|end| *end < HIGHEST)?;
+    let shape = first.access == only_read
+        && constants.access.write
+        && constants.size == constants.file_size
+        && pages(constants.address, constants.size)
+            == (page_down(relro.address as usize), Some(page_down(end as usize)));
+    let constants = Segment { access: only_read, ..*constants };
+    (shape && continues(first, &constants)).then(|| joined(first, &constants))
 }
 
 fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageError> {
@@ -199,12 +243,15 @@ fn join(segments: &mut Vec<Segment>) {
     segments.dedup_by(|segment, last| {
         let joins = continues(last, segment);
         if joins {
-            let distance = segment.address - last.address;
-            last.size = distance + segment.size;
-            last.file_size = distance + segment.file_size;
+            *last = joined(last, segment);
         }
         joins
     });
+}
+
+fn joined(first: &Segment, next: &Segment) -> Segment {
+    let distance = next.address - first.address;
+    Segment { size: distance + next.size, file_size: distance + next.file_size, ..*first }
 }
 
 fn continues(last: &Segment, next: &Segment) -> bool {

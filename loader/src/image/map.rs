@@ -13,7 +13,7 @@ use super::slots::Tables;
 use super::symbols::Symbols;
 use super::{Identities, ImageDependency, ImageError, StartError};
 use crate::loader::LoaderOptions;
-use crate::sys::files::{memory_copy, memory_file, open_regular};
+use crate::sys::files::{memory_copy, memory_file, open_regular, open_sized};
 use crate::sys::memory::{Access, Mapping, page_down, read_at, size_of};
 use object::ReadCache;
 use std::fs::File;
@@ -124,8 +124,7 @@ pub(crate) fn map(
     let path = source.path().map(Path::to_owned);
     match source {
         ImageSource::File(path_) => {
-            let (file, status) = open_regular(path_).map_err(MapError::Read)?;
-            let size = status.identity.size;
+            let (file, size) = open_sized(path_).map_err(MapError::Read)?;
             map_file(file.as_fd(), size, path, options)?.with_file(file.as_fd(), size)
         }
         ImageSource::Descriptor { file, .. } => {
@@ -259,7 +258,7 @@ fn map_alone(
     options: &LoaderOptions,
     alone: Option<Alone>,
 ) -> Result<Box<Mapped>, MapError> {
-    let mapping = alone::map(file, &headers, options)?;
+    let (mapping, headers) = alone::map(file, headers, options)?;
     let base = mapping.start().wrapping_sub(headers.outline.first);
     read_tables(headers, base, path, Memory::Own { mapping, _alone: alone })
 }
@@ -381,10 +380,18 @@ pub(super) unsafe fn protect(mapped: &Mapped) -> Result<(), StartError> {
     let (Some(range), Memory::Own { mapping, .. }) = (mapped.headers.relro, &mapped.memory) else {
         return Ok(());
     };
-    if mapped.place.segment(range.address, range.size).is_none_or(|segment| !segment.access.write) {
-        return Err(ImageError::Damaged("what shall become read-only is not in a writable segment").into());
-    }
-    let start = page_down(range.address as usize) - mapped.headers.first;
+    let from = match mapped.place.segment(range.address, range.size) {
+        // With what is in front of it, see `alone`.
+        Some(segment) if segment.access.write && mapped.headers.settled => mapped.headers.first,
+        Some(segment) if segment.access.write => page_down(range.address as usize),
+        // Mapped so.
+        Some(_) if mapped.headers.settled => return Ok(()),
+        _ => {
+            let what = "what shall become read-only is not in a writable segment";
+            return Err(ImageError::Damaged(what).into());
+        }
+    };
+    let start = from - mapped.headers.first;
     let end = page_down((range.address + range.size) as usize) - mapped.headers.first;
     if end > start {
         let access = Access { read: true, ..Access::default() };

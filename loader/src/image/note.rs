@@ -41,6 +41,10 @@
 //!   | 4    | what the image exports is for every library of the process (`-rdynamic`)                         |
 //!   | 8    | relocations that want the address of a shared definition of the image's own have it already, as with flag 1 |
 //!
+//!   **Constants that are settled**: where [`CONSTANTS_SETTLED`] is among the flags of `PT_GNU_RELRO`, no relocation but relative
+//!   ones concerns what becomes read-only, so at the address that the program headers give nobody ever writes there. If it is
+//!   all of the second loadable segment, and continues the first, which is read only, both are mapped as one.
+//!
 //!   **The shape for arenas**: an image with a stride has two loadable segments and no `PT_GNU_RELRO`. The first may be read
 //!   and executed, the second read and written, and the second lies as far behind the first in memory as in the file,
 //!   plus the stride; no section wants an alignment above [`ARENA_ALIGNMENT`]. So images of one stride may be copied side
@@ -105,6 +109,8 @@ const DEPENDENCIES_TYPE: u32 = 3;
 pub const CONTENTS_AT: usize = 20;
 /// Largest alignment in bytes of what is in an image for arenas.
 pub const ARENA_ALIGNMENT: u64 = 64;
+/// A flag of the program header `PT_GNU_RELRO`, one of those that are an operating system's own (`PF_MASKOS`).
+pub const CONSTANTS_SETTLED: u32 = 0x0010_0000;
 /// Section of the slots of functions, with two words in front.
 pub const SLOTS_SECTION: &str = ".hotbed.slots";
 /// Section of their lazy entries.

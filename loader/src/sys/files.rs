@@ -284,6 +284,20 @@ pub fn open_regular(path: &Path) -> io::Result<(File, FileStatus)> {
     checked(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?)
 }
 
+/// Opens the file that `path` leads to, which is to be read from its start, and gives its size in bytes; a pipe is not waited
+/// for. It costs half of what [`open_regular`] asks of the system. What has no contents to be mapped is refused here, or when it is read.
+///
+/// # Errors
+/// What the system says, or that it is no regular file.
+pub fn open_sized(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    // SAFETY: it moves the position in a file that nobody else has.
+    match u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_END) }) {
+        Ok(size) => Ok((file, size)),
+        Err(_) => checked(file).map(|(file, status)| (file, status.identity.size)),
+    }
+}
+
 fn checked(file: File) -> io::Result<(File, FileStatus)> {
     let status = FileStatus::of_descriptor(file.as_fd())?;
     match status.kind {

@@ -18,15 +18,20 @@ const POPULATED: usize = 32 * PAGE;
 /// [`Mapped::clear_rests`]. Between them there is nothing.
 pub(super) fn map(
     file: BorrowedFd<'_>,
-    headers: &Headers,
+    mut headers: Headers,
     options: &LoaderOptions,
-) -> Result<Mapping, MapError> {
+) -> Result<(Mapping, Headers), MapError> {
     // One that is linked for address zero has no address of its own.
-    let preferred = options.preferred_addresses && headers.outline.first >= LOWEST;
-    match preferred.then(|| at_preferred(file, headers)).and_then(Result::ok) {
-        Some(mapping) => Ok(mapping),
-        None => anywhere(file, headers),
+    if options.preferred_addresses && headers.outline.first >= LOWEST {
+        let before = headers.settle();
+        if let Ok(mapping) = at_preferred(file, &headers) {
+            return Ok((mapping, headers));
+        }
+        if let Some(before) = before {
+            headers.unsettle(before);
+        }
     }
+    Ok((anywhere(file, &headers)?, headers))
 }
 
 /// Maps the segments where they were linked for, piece by piece: cheaper than a whole of which most is replaced.
@@ -57,7 +62,10 @@ fn anywhere(file: BorrowedFd<'_>, headers: &Headers) -> Result<Mapping, MapError
         return Err(ImageError::Damaged("it has no loadable segment").into());
     };
     let start = page_down(first.offset as usize) as u64;
-    let whole = Mapping::of_file(file, start, headers.span, first.access);
+    // What is settled where the image was linked for is relocated here, and afterwards read-only together with what is in
+    // front of it: so all can be writable that need not be executable, and takes no mappings of its own.
+    let access = Access { write: headers.outline.settled, ..first.access };
+    let whole = Mapping::of_file(file, start, headers.span, access);
     let mut mapping = whole.map_err(MapError::Map)?;
     let mut end = 0;
     for (number, segment) in headers.segments.iter().enumerate() {
@@ -70,9 +78,13 @@ fn anywhere(file: BorrowedFd<'_>, headers: &Headers) -> Result<Mapping, MapError
             // Relocation and zeroing will touch most of these pages: all at once costs a third of one by one.
             let populate = segment.access.write && from_file <= POPULATED;
             let offset = page_down(segment.offset as usize) as u64;
-            mapping
-                .replace_with_file(begin, from_file, file, offset, segment.access, populate)
-                .map_err(MapError::Map)?;
+            if segment.access != access || offset != start + begin as u64 {
+                mapping
+                    .replace_with_file(begin, from_file, file, offset, segment.access, populate)
+                    .map_err(MapError::Map)?;
+            } else if populate {
+                mapping.populate(begin, from_file);
+            }
         }
         end = begin + from_file;
         if zeros > 0 {
