@@ -229,7 +229,7 @@ impl Functions {
             if body.slot == slot {
                 address = Some(body.address);
             }
-            if body.new {
+            if image.count(body.slot) {
                 self.note_compiled(image, slots, &body);
             }
             if let Some(trace) = &self.trace {

@@ -13,7 +13,7 @@ use hotbed_loader::sys::threads::{processors, spawn_quiet};
 use hotbed_loader::trace::matters;
 use hotbed_loader::{FunctionRequest, Slots};
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ pub(super) struct Opened {
     bodies: Once<dyn Bodies>,
     origin: OnceLock<Origin>,
     images: Arc<Images>,
+    /// Slots of functions that were counted.
+    counted: Mutex<HashSet<u32>>,
     // Behind the bodies, which go first.
     compiler: Arc<Once<dyn FunctionCompiler>>,
 }
@@ -184,6 +186,7 @@ impl Crew {
                 bodies: OnceLock::new(),
                 origin: OnceLock::new(),
                 images: Arc::clone(&self.images),
+                counted: Mutex::default(),
                 compiler: Arc::clone(&self.compiler),
             })
         };
@@ -217,6 +220,12 @@ impl Opened {
     /// Where its slots are, or were.
     pub(super) fn address(&self) -> usize {
         self.slots.as_ptr() as usize
+    }
+
+    /// Whether a function was not counted yet; it is then. Whoever compiled it may still have to do that when somebody else
+    /// calls it.
+    pub(super) fn count(&self, slot: u32) -> bool {
+        self.counted.lock().insert(slot)
     }
 
     /// Its slots, if it is still there.

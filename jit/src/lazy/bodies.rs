@@ -213,7 +213,7 @@ impl Bodies {
         let mut claim = match work.claims.claim(function) {
             Ok(claim) => claim,
             Err(finished) => {
-                return Ok(CompiledFunctions { bodies: vec![finished.body(slot, false)], calls: Vec::new() });
+                return Ok(CompiledFunctions { bodies: vec![finished.body(slot)], calls: Vec::new() });
             }
         };
         let (group, calls) =
@@ -228,7 +228,7 @@ impl Bodies {
                 .for_each(|(function, finished)| finished.content = work.content(*function));
         }
         let of_slot = |&(function, finished): &(Number, Finished)| {
-            self.slots.get(&(work.number, function)).map(|&slot| finished.body(slot, true))
+            self.slots.get(&(work.number, function)).map(|&slot| finished.body(slot))
         };
         let bodies: Vec<Body> = made.bodies.iter().filter_map(of_slot).collect();
         let slots = bodies.iter().map(|body| body.slot).collect();
@@ -421,9 +421,9 @@ impl Work {
 }
 
 impl Finished {
-    fn body(self, slot: u32, new: bool) -> Body {
+    fn body(self, slot: u32) -> Body {
         let Self { address, nanoseconds, content } = self;
-        Body { slot, address, nanoseconds, new, content }
+        Body { slot, address, nanoseconds, content }
     }
 }
 

@@ -27,8 +27,6 @@ pub struct Body {
     pub address: usize,
     /// What compiling and linking it took, in nanoseconds; of what several functions took together, a share by their size.
     pub nanoseconds: u64,
-    /// Whether it was compiled to give this answer. Another one was given it otherwise.
-    pub new: bool,
     /// A hash of what the function says, the same in every process; only where functions are compiled one by one.
     pub content: Option<[u8; 32]>,
 }
@@ -115,11 +113,10 @@ pub fn encode_outcome(outcome: &Result<CompiledFunctions, Failure>) -> Vec<u8> {
             w.u8(0);
             w.list(bodies, |w, body| {
                 // Taken apart, so that a new field cannot be forgotten here.
-                let Body { slot, address, nanoseconds, new, content } = *body;
+                let Body { slot, address, nanoseconds, content } = *body;
                 w.u32(slot);
                 w.u64(address as u64);
                 w.u64(nanoseconds);
-                w.bool(new);
                 w.option(content.as_ref(), |w, content| w.raw(content));
             });
             w.list(calls, |w, slot| w.u32(*slot));
@@ -145,7 +142,6 @@ pub fn decode_outcome(bytes: &[u8]) -> Result<Result<CompiledFunctions, Failure>
                     slot: r.u32()?,
                     address: r.u64()? as usize,
                     nanoseconds: r.u64()?,
-                    new: r.bool()?,
                     content: r.option(|r| r.array())?,
                 })
             };
@@ -167,14 +163,8 @@ mod tests {
         let outcomes = [
             Ok(CompiledFunctions {
                 bodies: vec![
-                    Body {
-                        slot: 7,
-                        address: 0x7fff_1234_5678,
-                        nanoseconds: 1 << 40,
-                        new: true,
-                        content: None,
-                    },
-                    Body { slot: 0, address: 1, nanoseconds: 0, new: false, content: Some([7; 32]) },
+                    Body { slot: 7, address: 0x7fff_1234_5678, nanoseconds: 1 << 40, content: None },
+                    Body { slot: 0, address: 1, nanoseconds: 0, content: Some([7; 32]) },
                 ],
                 calls: vec![3, 1 << 31],
             }),
