@@ -10,7 +10,6 @@ use hotbed_loader::boundary::{
 };
 use hotbed_loader::sys::files;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
 
@@ -89,8 +88,12 @@ impl Fake {
             "#!/bin/sh\nHOTBED_TEST_WORKER=1 exec '{}' --exact worker::tests::serve_when_asked --nocapture\n",
             test.display()
         );
-        std::fs::write(&worker, script).unwrap();
-        std::fs::set_permissions(&worker, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let text = folder.join("worker.sh");
+        std::fs::write(&text, script).unwrap();
+        // Another process has it open for writing: of this one a child that another test has just forked might have it still,
+        // and nobody can run it meanwhile.
+        let status = Command::new("install").args(["-m", "700"]).args([&text, &worker]).status().unwrap();
+        assert!(status.success());
         Self { folder, plugin, worker }
     }
 
