@@ -79,7 +79,7 @@ fn who_dies_is_not_waited_for() {
     // Both wait for the first; when that is gone one goes on in its place.
     let (one, other) = std::thread::scope(|scope| {
         let waiting = [(); 2].map(|()| scope.spawn(|| finish(&mut command())));
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(300));
         first.kill().unwrap();
         first.wait().unwrap();
         let [one, other] = waiting.map(|one| one.join().unwrap().assert_success("after a death"));
@@ -88,6 +88,8 @@ fn who_dies_is_not_waited_for() {
     let compiled = |got: &Outcome| timing(&got.stderr, "units_compiled").parse::<u32>().unwrap();
     assert_eq!((one.stdout.as_str(), other.stdout.as_str()), ("yes\n", "yes\n"));
     assert_eq!(compiled(&one) + compiled(&other), 1, "{}{}", one.stderr, other.stderr);
-    assert!(one.stderr.contains("waiting for somebody else"), "{}", one.stderr);
+    // On a busy machine one of them may come when the first is gone already.
+    let waited = [&one, &other].into_iter().any(|got| got.stderr.contains("waiting for somebody else"));
+    assert!(waited, "{}{}", one.stderr, other.stderr);
     assert_eq!(under_way(&store), 0);
 }
