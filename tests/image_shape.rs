@@ -268,6 +268,10 @@ fn constants_that_lead_to_nothing_else_are_read_only_from_the_start() {
         extern \"C\" { extern int (*const elsewhere[])(int) = {one}; }",
     );
     scratch.write(
+        "code.c",
+        r#"int other(int x) { return x + 7; } __asm__(".section .init,\"ax\"\n nop\n .text");"#,
+    );
+    scratch.write(
         "library.c",
         "#include <stdlib.h>\nint other(int x) { return x + 7; }\nint (*const of_libc[])(int) = {abs};",
     );
@@ -278,6 +282,8 @@ fn constants_that_lead_to_nothing_else_are_read_only_from_the_start() {
     for (second, settled) in [
         ("other.c", true),
         ("settled.a", true),
+        // With code in front of them.
+        ("code.c", true),
         ("shared.cpp", false),
         ("shared.a", false),
         ("library.c", false),

@@ -149,7 +149,7 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
     }
     let (first, span) = check(&segments, file_size)?;
     join(&mut segments);
-    let settled = settled && relro.is_some_and(|relro| with_constants(&segments, relro).is_some());
+    let settled = settled && relro.is_some_and(|relro| is_settled(&segments, relro));
     Ok(Headers {
         segments,
         span,
@@ -169,10 +169,10 @@ impl Headers {
     /// Makes the segments what is mapped where the image was linked for: what is settled becomes a part of the first one. Gives
     /// both as they were.
     pub(crate) fn settle(&mut self) -> Option<[Segment; 2]> {
-        let relro = self.outline.relro.filter(|_| self.outline.settled)?;
-        let whole = with_constants(&self.segments, relro)?;
-        let constants = self.segments.remove(1);
-        Some([std::mem::replace(self.segments.first_mut()?, whole), constants])
+        let both = *self.segments.first_chunk::<2>().filter(|_| self.outline.settled)?;
+        self.segments.remove(1);
+        self.segments[0] = joined(&both[0], &both[1]);
+        Some(both)
     }
 
     /// Takes that back.
@@ -184,19 +184,18 @@ impl Headers {
     }
 }
 
-/// The first segment with the second one, where that is what becomes read-only, and may be read-only from the start.
-fn with_constants(segments: &[Segment], relro: Range) -> Option<Segment> {
-    let [first, constants, ..] = segments else { return None };
+/// Whether the second segment is what becomes read-only, and as the first one then continues that.
+fn is_settled(segments: &[Segment], relro: Range) -> bool {
+    let [first, constants, ..] = segments else { return false };
     let only_read = Access { read: true, ..Access::default() };
     let pages = |address: u64, size: u64| (page_down(address as usize), page_up((address + size) as usize));
-    let end = relro.address.checked_add(relro.size).filter(|end| *end < HIGHEST)?;
-    let shape = first.access == only_read
+    let Some(end) = relro.address.checked_add(relro.size).filter(|end| *end < HIGHEST) else { return false };
+    let whole = (page_down(relro.address as usize), Some(page_down(end as usize)));
+    first.access == only_read
         && constants.access.write
         && constants.size == constants.file_size
-        && pages(constants.address, constants.size)
-            == (page_down(relro.address as usize), Some(page_down(end as usize)));
-    let constants = Segment { access: only_read, ..*constants };
-    (shape && continues(first, &constants)).then(|| joined(first, &constants))
+        && pages(constants.address, constants.size) == whole
+        && continues(first, &Segment { access: only_read, ..*constants })
 }
 
 fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageError> {
