@@ -76,19 +76,22 @@ static UNWINDING: [Name<'_>; 4] = [
     Name::new(b"thrd_exit"),
 ];
 
+/// Words of [`HASHES`]: so many that hardly any other name has a bit in it, as those cost a look at their text.
+const WORDS: usize = 64;
+
 /// A bit for each remainder that the hash of one of those names leaves.
-static HASHES: [u64; 8] = {
-    const fn set(bits: &mut [u64; 8], name: &Name<'_>) {
+static HASHES: [u64; WORDS] = {
+    const fn set(bits: &mut [u64; WORDS], name: &Name<'_>) {
         let hash = name.hash as usize;
-        bits[hash / 64 % 8] |= 1 << (hash % 64);
+        bits[hash / 64 % WORDS] |= 1 << (hash % 64);
     }
-    const fn set_all(bits: &mut [u64; 8], mut stand_ins: &[StandIn]) {
+    const fn set_all(bits: &mut [u64; WORDS], mut stand_ins: &[StandIn]) {
         while let [first, rest @ ..] = stand_ins {
             set(bits, &first.name);
             stand_ins = rest;
         }
     }
-    let mut bits = [0; 8];
+    let mut bits = [0; WORDS];
     set_all(&mut bits, &ALWAYS);
     set_all(&mut bits, &INSTEAD_OF_PROCESS);
     let mut names: &[Name<'_>] = &UNWINDING;
@@ -102,7 +105,7 @@ static HASHES: [u64; 8] = {
 /// Whether there may be something to do about a name with this hash: a quick no.
 #[inline]
 pub(crate) fn may_be(hash: u32) -> bool {
-    HASHES[hash as usize / 64 % 8] >> (hash % 64) & 1 != 0
+    HASHES[hash as usize / 64 % WORDS] >> (hash % 64) & 1 != 0
 }
 
 fn find(table: &[StandIn], name: Name<'_>) -> Option<usize> {
