@@ -1,8 +1,10 @@
 //! The dynamic section: where the tables are that a run-time linker needs.
 
 use super::ImageError;
+use super::elf::*;
 use super::headers::Range;
 use super::place::Place;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// Where a file's symbols are, as its dynamic section says; addresses are before relocation.
@@ -28,7 +30,7 @@ pub(crate) struct SymbolTables {
 #[derive(Debug, Default)]
 pub(crate) struct Dynamic {
     /// Names of libraries it needs, as offsets into the strings.
-    pub(crate) needed: Vec<u64>,
+    pub(crate) needed: SmallVec<[u64; 2]>,
     /// Its own name, as an offset into the strings.
     pub(crate) soname: Option<u64>,
     /// `DT_RPATH`, where its libraries are looked for, as an offset into the strings.
@@ -66,6 +68,38 @@ const DT_FLAGS_TEXTREL: u64 = 4;
 const DT_FLAGS_BIND_NOW: u64 = 8;
 const DT_FLAGS_1_NOW: u64 = 1;
 
+/// The last value of each tag that means something here. They are put in their places first and looked at afterwards: to
+/// branch on every tag is to be led astray by most of them.
+struct Entries {
+    values: [u64; 64],
+    present: u64,
+}
+
+impl Entries {
+    /// The place of a tag: small ones have their own, those from `DT_VERSYM` on follow, and `DT_GNU_HASH` has the last.
+    #[inline(always)]
+    const fn place(tag: u64) -> Option<usize> {
+        match tag {
+            1..=DT_RELRENT => Some(tag as usize),
+            DT_VERSYM..=DT_VERNEEDNUM => Some((tag - DT_VERSYM + DT_RELRENT + 1) as usize),
+            DT_GNU_HASH => Some(63),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn get(&self, tag: u64) -> Option<u64> {
+        let place = Self::place(tag).filter(|place| self.present >> place & 1 != 0)?;
+        Some(self.values[place])
+    }
+
+    /// A table: its address and its size in bytes.
+    #[inline(always)]
+    fn range(&self, address: u64, size: u64) -> Option<Range> {
+        Some(Range { address: self.get(address)?, size: self.get(size).unwrap_or(0) })
+    }
+}
+
 impl Dynamic {
     /// Reads the section at `range`. Works for what glibc has loaded as well, which relocates the addresses in the
     /// section of most libraries.
@@ -79,105 +113,112 @@ impl Dynamic {
         // SAFETY: as above.
         let words = unsafe { place.table::<u64>(range.address, count) }
             .map_or_else(|| copied().map(Cow::Owned), |words| Some(Cow::Borrowed(words)))
-            .ok_or(ImageError::Truncated("the dynamic section"))?;
-        let writable = place.segment(range.address, 0).is_some_and(|segment| segment.access.write);
-        let mut dynamic = Self { needed: Vec::with_capacity(2), ..Self::default() };
-        let mut tables = SymbolTables::default();
-        let (mut strings, mut symbols_size) = ((None, 0), 24);
-        let mut relocations = (None, 0);
-        let mut jumps = (None, 0);
-        let mut relative = (None, 0);
-        let mut preinit_array = (None, 0);
-        let mut init_array = (None, 0);
-        let mut fini_array = (None, 0);
-        let (mut needed_versions, mut defined_versions) = ((None, 0), (None, 0));
+            .ok_or_else(|| ImageError::truncated("the dynamic section"))?;
+        let mut entries = Entries { values: [0; 64], present: 0 };
+        let mut needed = SmallVec::new();
         for [tag, value] in words.as_chunks::<2>().0 {
-            let value = *value;
-            let address = if place.settled && relocated(place, *tag, value, writable) {
-                value.wrapping_sub(place.base as u64)
-            } else {
-                value
-            };
-            match *tag {
-                0 => break,
-                1 => dynamic.needed.push(value),
-                2 => jumps.1 = value,
-                4 => tables.hash = Some(address),
-                5 => strings.0 = Some(address),
-                6 => tables.symbols = Some(address),
-                7 => relocations.0 = Some(address),
-                8 => relocations.1 = value,
-                9 if value != 24 => return Err(ImageError::Damaged("the size of its relocations")),
-                10 => strings.1 = value,
-                11 => symbols_size = value,
-                12 => dynamic.init = Some(address),
-                13 => dynamic.fini = Some(address),
-                14 => dynamic.soname = Some(value),
-                15 => dynamic.rpath = Some(value),
-                17 => dynamic.plain_relocations = true,
-                20 if value != 7 => dynamic.plain_relocations = true,
-                22 => dynamic.text_relocations = true,
-                23 => jumps.0 = Some(address),
-                25 => init_array.0 = Some(address),
-                26 => fini_array.0 = Some(address),
-                27 => init_array.1 = value,
-                28 => fini_array.1 = value,
-                29 => dynamic.runpath = Some(value),
-                3 => dynamic.slots = Some(address),
-                24 => dynamic.bind_now = true,
-                30 => {
-                    dynamic.text_relocations |= value & DT_FLAGS_TEXTREL != 0;
-                    dynamic.bind_now |= value & DT_FLAGS_BIND_NOW != 0;
+            if *tag == 0 {
+                break;
+            }
+            if let Some(place) = Entries::place(*tag) {
+                entries.values[place] = *value;
+                entries.present |= 1 << place;
+                if *tag == DT_NEEDED {
+                    needed.push(*value);
                 }
-                32 => preinit_array.0 = Some(address),
-                33 => preinit_array.1 = value,
-                35 => relative.1 = value,
-                36 => relative.0 = Some(address),
-                37 if value != 8 => return Err(ImageError::Damaged("the size of its relative relocations")),
-                0x6fff_fffb => dynamic.bind_now |= value & DT_FLAGS_1_NOW != 0,
-                0x6fff_fef5 => tables.gnu_hash = Some(address),
-                0x6fff_fff0 => tables.symbol_versions = Some(address),
-                0x6fff_fffc => defined_versions.0 = Some(address),
-                0x6fff_fffd => defined_versions.1 = value,
-                0x6fff_fffe => needed_versions.0 = Some(address),
-                0x6fff_ffff => needed_versions.1 = value,
-                _ => {}
             }
         }
-        if symbols_size != 24 {
-            return Err(ImageError::Damaged("the size of its symbols"));
+        if place.settled {
+            let writable = place.segment(range.address, 0).is_some_and(|segment| segment.access.write);
+            for tag in ADDRESSES {
+                if let Some(at) = Entries::place(tag)
+                    && relocated(place, tag, entries.values[at], writable)
+                {
+                    entries.values[at] = entries.values[at].wrapping_sub(place.base as u64);
+                }
+            }
         }
-        let range = |(address, size): (Option<u64>, u64)| address.map(|address| Range { address, size });
+        let get = |tag| entries.get(tag);
+        let damaged = |what| Err(ImageError::damaged(what));
+        if get(DT_RELAENT).is_some_and(|size| size != 24) {
+            return damaged("the size of its relocations");
+        }
+        if get(DT_RELRENT).is_some_and(|size| size != 8) {
+            return damaged("the size of its relative relocations");
+        }
+        if get(DT_SYMENT).is_some_and(|size| size != 24) {
+            return damaged("the size of its symbols");
+        }
+        let flags = get(DT_FLAGS).unwrap_or(0);
         // A linker that is told where an array goes names one that has nothing, too, and no address.
-        let array = |of: (Option<u64>, u64)| range(of).filter(|range| range.size > 0);
-        tables.strings = range(strings);
-        dynamic.relocations = range(relocations);
-        dynamic.jump_relocations = range(jumps);
-        dynamic.relative = range(relative);
-        dynamic.preinit_array = array(preinit_array);
-        dynamic.init_array = array(init_array);
-        dynamic.fini_array = array(fini_array);
-        tables.needed_versions = needed_versions.0.map(|address| (address, needed_versions.1));
-        tables.defined_versions = defined_versions.0.map(|address| (address, defined_versions.1));
+        let array = |address, size| entries.range(address, size).filter(|range| range.size > 0);
+        let dynamic = Self {
+            needed,
+            soname: get(DT_SONAME),
+            rpath: get(DT_RPATH),
+            runpath: get(DT_RUNPATH),
+            relocations: entries.range(DT_RELA, DT_RELASZ),
+            jump_relocations: entries.range(DT_JMPREL, DT_PLTRELSZ),
+            relative: entries.range(DT_RELR, DT_RELRSZ),
+            init: get(DT_INIT),
+            fini: get(DT_FINI),
+            preinit_array: array(DT_PREINIT_ARRAY, DT_PREINIT_ARRAYSZ),
+            init_array: array(DT_INIT_ARRAY, DT_INIT_ARRAYSZ),
+            fini_array: array(DT_FINI_ARRAY, DT_FINI_ARRAYSZ),
+            slots: get(DT_PLTGOT),
+            bind_now: get(DT_BIND_NOW).is_some()
+                || flags & DT_FLAGS_BIND_NOW != 0
+                || get(DT_FLAGS_1).is_some_and(|flags| flags & DT_FLAGS_1_NOW != 0),
+            text_relocations: get(DT_TEXTREL).is_some() || flags & DT_FLAGS_TEXTREL != 0,
+            plain_relocations: get(DT_REL).is_some() || get(DT_PLTREL).is_some_and(|kind| kind != DT_RELA),
+        };
+        let versions = |address, count| Some((get(address)?, get(count).unwrap_or(0)));
+        let tables = SymbolTables {
+            strings: entries.range(DT_STRTAB, DT_STRSZ),
+            symbols: get(DT_SYMTAB),
+            gnu_hash: get(DT_GNU_HASH),
+            hash: get(DT_HASH),
+            symbol_versions: get(DT_VERSYM),
+            needed_versions: versions(DT_VERNEED, DT_VERNEEDNUM),
+            defined_versions: versions(DT_VERDEF, DT_VERDEFNUM),
+        };
         Ok((dynamic, tables))
     }
 }
+
+/// The tags whose values are addresses.
+const ADDRESSES: [u64; 16] = [
+    DT_PLTGOT,
+    DT_HASH,
+    DT_STRTAB,
+    DT_SYMTAB,
+    DT_RELA,
+    DT_INIT,
+    DT_FINI,
+    DT_JMPREL,
+    DT_INIT_ARRAY,
+    DT_FINI_ARRAY,
+    DT_PREINIT_ARRAY,
+    DT_RELR,
+    DT_GNU_HASH,
+    DT_VERSYM,
+    DT_VERDEF,
+    DT_VERNEED,
+];
 
 /// Whether glibc has relocated an address in the dynamic section of something it has loaded. It does not relocate all
 /// of them, and a file may be linked at any address; so what says it is that the file has nothing there. Something
 /// loaded at an address below its own size (as valgrind loads programs) may have something at both: then it is the
 /// tags that count, those of the tables that glibc itself reads all the time.
 fn relocated(place: &Place, tag: u64, value: u64, writable: bool) -> bool {
-    const DT_HASH: u64 = 4;
-    const DT_VERSYM: u64 = 0x6fff_fff0;
-    const DT_GNU_HASH: u64 = 0x6fff_fef5;
-    // `DT_PLTGOT`, `DT_STRTAB`, `DT_SYMTAB`, `DT_RELA`, `DT_JMPREL`.
-    const OTHERS: [u64; 5] = [3, 5, 6, 7, 23];
     let within = |address| place.segment(address, 0).is_some();
     if !within(value) {
         return true;
     }
-    let by_tag = matches!(tag, DT_HASH | DT_VERSYM | DT_GNU_HASH) || OTHERS.contains(&tag);
+    let by_tag = matches!(
+        tag,
+        DT_HASH | DT_VERSYM | DT_GNU_HASH | DT_PLTGOT | DT_STRTAB | DT_SYMTAB | DT_RELA | DT_JMPREL
+    );
     by_tag && writable && place.base != 0 && within(value.wrapping_sub(place.base as u64))
 }
 

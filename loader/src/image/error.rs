@@ -56,6 +56,22 @@ pub enum ImageError {
     Unsupported(String),
 }
 
+impl ImageError {
+    /// [`ImageError::Truncated`], out of the way of what is sound.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn truncated(what: &'static str) -> Self {
+        Self::Truncated(what)
+    }
+
+    /// [`ImageError::Damaged`], likewise.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn damaged(what: &'static str) -> Self {
+        Self::Damaged(what)
+    }
+}
+
 /// What an image needs of the processor, and what that has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessorLacks {
