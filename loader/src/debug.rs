@@ -83,21 +83,19 @@ impl Tools {
     }
 
     /// Tells tools about images that were mapped from their sources and are about to be started.
-    pub(crate) fn announce(self: &Arc<Self>, images: &[(&Image, ImageSource<'_>)]) {
+    pub(crate) fn announce<'a>(
+        self: &Arc<Self>,
+        images: impl Iterator<Item = (&'a Image, ImageSource<'a>)> + Clone,
+    ) {
         let wanted = self.gdb.is_some() || self.jitdump.is_some();
-        for (image, source) in images {
-            let contents = match source {
-                ImageSource::File(_) => continue,
-                ImageSource::Descriptor { file, .. } if files::has_name(*file) => continue,
-                ImageSource::Descriptor { file, .. } => files::contents(*file).ok().map(Cow::Owned),
-                ImageSource::Bytes(bytes) => Some(Cow::Borrowed(*bytes)),
-            };
-            let kept = contents.filter(|bytes| wanted || dwarf::is_in(bytes));
-            let _ = image.told().nameless.set(kept.map(Arc::from));
+        for (image, source) in images.clone() {
+            if !matches!(source, ImageSource::File(_)) {
+                keep_nameless(image, source, wanted);
+            }
         }
         if wanted {
-            let codes: Vec<_> = images.iter().map(|(image, _)| Arc::clone(image.code())).collect();
-            for ((image, _), presence) in images.iter().zip(self.show(codes)) {
+            let codes: Vec<_> = images.clone().map(|(image, _)| Arc::clone(image.code())).collect();
+            for ((image, _), presence) in images.zip(self.show(codes)) {
                 let _ = image.told().presence.set(presence);
             }
         }
@@ -139,6 +137,19 @@ impl Drop for Presence {
             gdb.remove(&self.code);
         }
     }
+}
+
+/// Keeps the contents of what has no file with a name, if tools want them.
+#[cold]
+fn keep_nameless(image: &Image, source: ImageSource<'_>, wanted: bool) {
+    let contents = match source {
+        ImageSource::File(_) => return,
+        ImageSource::Descriptor { file, .. } if files::has_name(file) => return,
+        ImageSource::Descriptor { file, .. } => files::contents(file).ok().map(Cow::Owned),
+        ImageSource::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
+    };
+    let kept = contents.filter(|bytes| wanted || dwarf::is_in(bytes));
+    let _ = image.told().nameless.set(kept.map(Arc::from));
 }
 
 impl Told {

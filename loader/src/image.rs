@@ -25,6 +25,7 @@ pub(crate) mod lazy;
 mod lifecycle;
 pub(crate) mod map;
 mod metadata;
+pub(crate) mod needle;
 pub mod note;
 pub(crate) mod place;
 mod ready;
@@ -40,6 +41,7 @@ mod trap;
 mod unload;
 pub(crate) mod unwind;
 mod variants;
+mod version_number;
 pub(crate) mod versions;
 
 pub(crate) use contents::needed;
@@ -74,7 +76,8 @@ use crate::sys::sync::Mutex;
 use crate::sys::unwind::Registration;
 use bind::{Applied, Plan, Slot};
 pub(crate) use decisions::Decisions;
-use lifecycle::{Beginning, End};
+pub(crate) use lifecycle::Beginning;
+use lifecycle::End;
 use map::{Mapped, Memory};
 use ready::Ready;
 use std::fmt;
@@ -107,7 +110,7 @@ pub struct LoadTimes {
 /// ([`Image::retire`] says so before).
 pub struct Image {
     name: Box<str>,
-    times: Mutex<LoadTimes>,
+    times: Mutex<Option<(Steps, Instant)>>,
     shared: Arc<Decisions>,
     ready: Ready,
     space: Arc<Space>,
@@ -167,20 +170,26 @@ pub(crate) struct Parts {
     pub(crate) cycle: Option<Arc<Cycle>>,
 }
 
-/// An image that is complete and has not run.
-pub(crate) struct Startable {
-    image: Arc<Image>,
-    beginning: Beginning,
+/// When the steps of loading were done.
+#[derive(Clone, Copy)]
+pub(crate) struct Steps {
+    pub(crate) began: Instant,
+    pub(crate) mapped: Instant,
+    pub(crate) bound: Instant,
+    /// When its constructors began: after those of others that were bound with it.
+    pub(crate) begun: Instant,
 }
 
 impl Image {
-    /// An image that is relocated but for what `applied` has put off, and not initialised. Takes from `plan` what is kept.
-    pub(crate) fn new(parts: Parts, plan: &mut Plan, applied: &mut Applied) -> Arc<Self> {
+    /// An image that is relocated but for what was put off, and not initialised. Takes from `plan` what is kept.
+    pub(crate) fn new(parts: Parts, plan: &mut Plan) -> Arc<Self> {
         let Parts { name, mapped, module, images, libraries, space, loader, sequence, cycle } = parts;
         for used in &images {
             used.binders.fetch_add(1, Ordering::Relaxed);
         }
+        let applied = &mut plan.applied;
         applied.unwinds = plan.unwinds;
+        applied.used.clone_from(&images);
         let resolved = if mapped.lazy.is_some() { std::mem::take(&mut plan.slots) } else { Vec::new() };
         let (own, elsewhere) = (std::mem::take(&mut plan.own), std::mem::take(&mut plan.elsewhere));
         Arc::new_cyclic(|this| {
@@ -226,11 +235,10 @@ impl Image {
     ///
     /// # Errors
     /// When it is damaged or the system refuses something, or when an image that it is bound to could not be started.
-    pub(crate) fn finish(self: &Arc<Self>, applied: &mut Applied) -> Result<Startable, StartError> {
+    pub(crate) fn finish(self: &Arc<Self>, applied: &mut Applied) -> Result<Beginning, StartError> {
         let body = &self.body;
         // An image that another thread has published but not yet initialised.
-        let used: Vec<_> = body.images.lock().clone();
-        if !used.iter().all(|image| image.ready.wait()) {
+        if !applied.used.iter().all(|image| image.ready.wait()) {
             return Err(StartError::Other);
         }
         if applied.unwinds {
@@ -238,26 +246,51 @@ impl Image {
         }
         // SAFETY: nobody calls into the image yet, and whatever it is bound to is complete. It stays mapped as long as
         // what is registered here: that is the order of `Body`.
-        let beginning = unsafe {
+        unsafe {
             if applied.later {
                 lazy::connect(&body.mapped, Arc::as_ptr(self));
             }
-            self.connect_slots()?;
+            if body.mapped.lazy.is_some() {
+                self.connect_slots()?;
+            }
             applied.finish();
             let (beginning, end) = lifecycle::find(&body.mapped)?;
             map::protect(&body.mapped)?;
             let known = self.make_known()?;
             *body.unwind.lock() = Some((known, unwind::register(&body.mapped)?));
             *body.end.lock() = Some(end);
-            beginning
-        };
-        Ok(Startable { image: Arc::clone(self), beginning })
+            Ok(beginning)
+        }
+    }
+
+    /// Runs the constructors, and gives the time when they have. What is started earlier ends later, all of it, at the end of
+    /// the process too.
+    ///
+    /// # Errors
+    /// What the system says; then nothing has run.
+    pub(crate) fn start(
+        &self,
+        beginning: Beginning,
+        arguments: &ProgramArguments,
+        steps: Steps,
+    ) -> Result<Instant, StartError> {
+        let failed = self.ready.fail_unless_told();
+        // SAFETY: the image stays as long as what is registered here.
+        unsafe { beginning.register() }.map_err(StartError::System)?;
+        self.body.started.store(true, Ordering::Release);
+        // SAFETY: bound; loading an image means calling its constructors.
+        unsafe { beginning.run(arguments) };
+        let done = Instant::now();
+        *self.times.lock() = Some((steps, done));
+        failed.told();
+        Ok(done)
     }
 
     /// Has first calls of its functions lead to who compiles them, if it has any that are not compiled.
     ///
     /// # Safety
     /// Nobody calls into the image yet.
+    #[inline(never)]
     unsafe fn connect_slots(&self) -> Result<(), ImageError> {
         let body = &self.body;
         let (Some(lazy), Some(materializer)) = (&body.mapped.lazy, self.loader.materializer()) else {
@@ -346,7 +379,11 @@ impl Image {
 
     /// How long loading it took; zeros as long as its constructors run.
     pub fn times(&self) -> LoadTimes {
-        *self.times.lock()
+        self.times.lock().map_or_else(LoadTimes::default, |(steps, done)| LoadTimes {
+            map: steps.mapped - steps.began,
+            bind: steps.bound - steps.mapped,
+            init: done - steps.begun,
+        })
     }
 
     /// The images that it is bound to.
@@ -478,36 +515,9 @@ pub(crate) enum StartError {
 }
 
 impl From<ImageError> for StartError {
+    #[cold]
     fn from(error: ImageError) -> Self {
         Self::Image(error)
-    }
-}
-
-impl Startable {
-    /// Runs the constructors. `map` and `bind` are the times that the steps before took, and it is `now`; gives the time when they have run. What is started earlier ends
-    /// later, all of it, at the end of the process too.
-    ///
-    /// # Errors
-    /// What the system says; then nothing has run.
-    pub(crate) fn start(
-        self,
-        arguments: &ProgramArguments,
-        (map, bind): (Duration, Duration),
-        now: Instant,
-    ) -> Result<Instant, StartError> {
-        let Self { image, beginning } = self;
-        let failed = image.ready.fail_unless_told();
-        if let Some(end) = &*image.body.end.lock() {
-            // SAFETY: the image stays as long as what is registered here.
-            unsafe { end.register() }.map_err(StartError::System)?;
-        }
-        image.body.started.store(true, Ordering::Release);
-        // SAFETY: bound; loading an image means calling its constructors.
-        unsafe { beginning.run(arguments) };
-        let done = Instant::now();
-        *image.times.lock() = LoadTimes { map, bind, init: done - now };
-        failed.told();
-        Ok(done)
     }
 }
 

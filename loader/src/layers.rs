@@ -17,7 +17,7 @@ pub(crate) use shared::{guarded_by, is_mangled, same_party};
 pub(crate) use space::{Common, Exports, Space};
 
 use crate::image::SymbolKind;
-use crate::image::symbols::{Name, PartialHash, Symbols};
+use crate::image::symbols::{Import, Name, PartialHash, Symbols};
 use crate::image::versions::Version;
 use crate::loader::Member;
 use crate::stand_ins;
@@ -190,31 +190,34 @@ impl<'a> Layers<'a> {
         Self { space, host, process, group, position, held, section, alone, process_only }
     }
 
-    /// What the undefined symbol `index` gets, where nobody but the process is asked and has been asked before, and the
-    /// place in the view of the process of who has it, if it is not a stand-in. Where nobody has a name of that hash, that
-    /// is all that is looked at.
+    /// What an import gets, where nobody but the process is asked and has been asked before, and the place in the view of
+    /// the process of who has it, if it is not a stand-in. Where nobody has a name of that hash, that is all that is looked at.
     #[inline(always)]
-    pub(crate) fn remembered(&self, symbols: &Symbols, index: u32) -> Option<(Value, Option<usize>)> {
-        let hash = symbols.hash_of(index).filter(|_| self.process_only)?;
-        if stand_ins::may_be(hash) {
-            return self.remembered_or_replaced(symbols, (index, hash));
+    pub(crate) fn remembered(&self, symbols: &Symbols, import: Import) -> Option<(Value, Option<usize>)> {
+        if !self.process_only {
+            return None;
         }
-        let (value, at) = self.process.remembered(symbols, (index, hash), &self.section)?;
+        if stand_ins::may_be(import.hash) {
+            return self.remembered_or_replaced(symbols, import);
+        }
+        let (value, at) = self.process.remembered(symbols, import, &self.section)?;
         Some((*value, Some(at)))
     }
 
-    fn remembered_or_replaced(
-        &self,
-        symbols: &Symbols,
-        (index, hash): (u32, u32),
-    ) -> Option<(Value, Option<usize>)> {
-        let name = Name { bytes: symbols.text(symbols.get(index)?.name.into())?, hash };
+    #[inline(never)]
+    fn remembered_or_replaced(&self, symbols: &Symbols, import: Import) -> Option<(Value, Option<usize>)> {
+        let name = symbols.name_of(import)?;
         if stand_ins::always(name).is_some() || stand_ins::unwinds(name) {
             return None;
         }
-        let (value, at) = self.process.remembered(symbols, (index, hash), &self.section)?;
+        let (value, at) = self.process.remembered(symbols, import, &self.section)?;
         let stand_in = stand_ins::instead_of_process(name).map(|address| (Value::Address(address), None));
         Some(stand_in.unwrap_or((*value, Some(at))))
+    }
+
+    /// Whether there is nobody but the one that asks and the process.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Whether any layer may have a name of which only a part of the hash is known: a quick no.

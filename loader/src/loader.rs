@@ -134,8 +134,8 @@ impl Loader {
     /// # Errors
     /// As there.
     pub fn load_image(&self, name: &str, source: ImageSource<'_>) -> Result<Arc<Image>, LoadError> {
-        let mut images = self.load_images(None, &[(name, source)])?;
-        images.pop().ok_or_else(|| LoadError::Uninitialised { unit: name.to_owned() })
+        let started = self.load(None, &[(name, source)])?.pop();
+        started.map(|one| one.image).ok_or_else(|| LoadError::Uninitialised { unit: name.to_owned() })
     }
 
     /// Who has `symbol`, asking as somebody in the namespace of who asks for none who has no such symbol himself. What

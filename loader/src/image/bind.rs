@@ -7,7 +7,7 @@ pub(crate) use apply::{Applied, apply};
 use super::elf::*;
 use super::map::Mapped;
 use super::place::text_of;
-use super::symbols::{Name, PartialHash};
+use super::symbols::{Import, Imports, Name, PartialHash};
 use super::versions::Version;
 use super::{ImageError, SymbolKind, decisions, lazy, own_value};
 use crate::layers::{Found, Layer, Layers, Party, Query, Value, guarded_by, same_party};
@@ -40,7 +40,7 @@ pub(crate) type Places = SmallVec<[usize; 4]>;
 /// All symbols of an image, resolved.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Of every symbol up to the last that anything refers to.
+    /// Of every symbol up to the last that anything refers to, at least.
     pub(crate) slots: Vec<Slot>,
     /// Symbols that nobody has and that are needed.
     pub(crate) missing: Vec<u32>,
@@ -60,6 +60,10 @@ pub(crate) struct Plan {
     pub(crate) thread_ends: bool,
     /// Whether it calls functions of the process that unwind.
     pub(crate) unwinds: bool,
+    /// The first and the last import slot whose function is looked up when it is called, if there are any.
+    pub(crate) waiting: Option<(u64, u64)>,
+    /// What relocating it has left to do.
+    pub(crate) applied: Applied,
 }
 
 impl Plan {
@@ -78,51 +82,55 @@ impl Plan {
     }
 }
 
-/// Resolves all symbols that relocations of `mapped` refer to. `module` is the number of its thread-local module.
+/// Resolves all symbols that relocations of `mapped` refer to, into an empty plan. `module` is the number of its thread-local module.
 /// Functions may be looked up when they are called if `held_open`, the libraries that the image holds, is given.
 pub(crate) fn resolve(
     mapped: &Mapped,
     module: Option<usize>,
     layers: &Layers<'_>,
     held_open: Option<&[Arc<Library>]>,
-) -> Result<Plan, ImageError> {
+    plan: &mut Plan,
+) -> Result<(), ImageError> {
     let held_open = held_open.filter(|_| lazy::is_possible(mapped));
     let mut resolver = Resolver {
         mapped,
         module,
         layers,
-        plan: Plan::default(),
+        plan,
         held_open,
         provided: SmallVec::new(),
         all_provided: false,
+        all_wait: false,
         used_last: 0,
     };
     let [relocations, jumps] = tables(mapped)?;
-    let most = |table: &[Rela]| table.iter().map(Rela::symbol).max().unwrap_or(0);
-    let most = most(relocations).max(most(jumps));
-    if most > 0 && mapped.symbols.get(most).is_none() {
-        return Err(ImageError::Damaged("a relocation refers to a symbol that is not there"));
-    }
-    resolver.plan.slots = vec![Slot::Unknown; most as usize + 1];
-    if most >= MANY {
-        layers.process.expect_many();
-    }
+    // Of what it defines itself, most images refer to nothing this way.
+    resolver.plan.slots = vec![Slot::Unknown; mapped.symbols.hashed() + 1];
+    let imports = mapped.symbols.imports();
     for relocation in relocations {
-        resolver.referred(relocation.symbol())?;
+        resolver.referred(&imports, relocation.symbol())?;
     }
     resolver.all_provided = held_open
         .is_some_and(|held_open| layers.process.provides_all(mapped.symbols.needed_versions(), held_open));
+    resolver.all_wait = resolver.all_provided && layers.is_alone();
+    let (mut low, mut high) = (u64::MAX, 0);
     for relocation in jumps {
-        let index = relocation.symbol();
-        // What is also referred to otherwise is known by now.
-        if relocation.kind() == R_X86_64_JUMP_SLOT && resolver.is_unknown(index) && resolver.can_wait(index) {
+        let (index, place) = (relocation.symbol(), relocation.offset);
+        // What is also referred to otherwise is known by now. What is put in when it is called is put in at once.
+        if relocation.kind() == R_X86_64_JUMP_SLOT
+            && place % 8 == 0
+            && resolver.is_unknown(index)?
+            && resolver.can_wait(&imports, index)
+        {
             resolver.plan.slots[index as usize] = Slot::Later;
+            (low, high) = (low.min(place), high.max(place));
         } else {
-            resolver.referred(index)?;
+            resolver.called(&imports, index)?;
         }
     }
+    resolver.plan.waiting = (low <= high).then_some((low, high));
     resolver.plan.elsewhere.sort_unstable_by_key(|(index, _)| *index);
-    Ok(resolver.plan)
+    Ok(())
 }
 
 /// What a reference to something that an image does not define gets.
@@ -159,7 +167,7 @@ pub(crate) fn choose_defined(
     layers: &Layers<'_>,
     index: u32,
 ) -> Result<Found, ImageError> {
-    let plan = Plan::default();
+    let plan = &mut Plan::default();
     let mut resolver = Resolver {
         mapped,
         module,
@@ -168,9 +176,10 @@ pub(crate) fn choose_defined(
         held_open: None,
         provided: SmallVec::new(),
         all_provided: false,
+        all_wait: false,
         used_last: 0,
     };
-    let symbol = mapped.symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
+    let symbol = mapped.symbols.get(index).ok_or_else(|| ImageError::truncated("a symbol"))?;
     let own = resolver.own(symbol)?;
     if !symbol.is_shared() && !refers(mapped, index)? {
         // The linker has connected it.
@@ -201,7 +210,7 @@ pub(crate) fn tables(mapped: &Mapped) -> Result<[&'static [Rela]; 2], ImageError
         if let Some(range) = range {
             // SAFETY: the image is mapped as its segments say, and the tables are used while it is.
             *table = unsafe { mapped.place.table(range.address, range.size as usize / size_of::<Rela>()) }
-                .ok_or(ImageError::Truncated("a table of relocations"))?;
+                .ok_or_else(|| ImageError::truncated("a table of relocations"))?;
         }
     }
     Ok(tables)
@@ -211,27 +220,30 @@ struct Resolver<'a> {
     mapped: &'a Mapped,
     module: Option<usize>,
     layers: &'a Layers<'a>,
-    plan: Plan,
+    plan: &'a mut Plan,
     /// The libraries that the image holds open; nothing if functions are to be looked up now.
     held_open: Option<&'a [Arc<Library>]>,
     /// Versions that are known to be defined, or known not to be, by what the image can rely on.
     provided: SmallVec<[(*const Version, bool); 8]>,
     /// Whether all that the image needs are.
     all_provided: bool,
+    /// Whether they are, and there is nobody but the process who could have anything.
+    all_wait: bool,
     /// Place in the view of the process of what was remembered last.
     used_last: usize,
 }
 
 impl Resolver<'_> {
     /// Resolves what a relocation refers to.
-    #[inline]
-    fn referred(&mut self, index: u32) -> Result<(), ImageError> {
-        if index == 0 || !self.is_unknown(index) {
+    #[inline(always)]
+    fn referred(&mut self, imports: &Imports<'_>, index: u32) -> Result<(), ImageError> {
+        if index == 0 || !self.is_unknown(index)? {
             return Ok(());
         }
         let symbols = &self.mapped.symbols;
-        let undefined = symbols.get(index).is_some_and(|symbol| !symbol.is_defined());
-        if undefined && let Some((value, place)) = self.layers.remembered(symbols, index) {
+        if let Some(import) = imports.at(index)
+            && let Some((value, place)) = self.layers.remembered(symbols, import)
+        {
             if let Some(at) = place.filter(|at| *at != self.used_last) {
                 self.used_last = at;
                 self.use_of(Party::Process(at));
@@ -242,10 +254,32 @@ impl Resolver<'_> {
         self.slot(index).map(|_| ())
     }
 
+    /// The same for the few calls that do not wait.
+    #[inline(never)]
+    fn called(&mut self, imports: &Imports<'_>, index: u32) -> Result<(), ImageError> {
+        self.referred(imports, index)
+    }
+
     /// Whether nobody has asked for a symbol yet.
-    #[inline]
-    fn is_unknown(&self, index: u32) -> bool {
-        matches!(self.plan.slots.get(index as usize), Some(Slot::Unknown))
+    #[inline(always)]
+    fn is_unknown(&mut self, index: u32) -> Result<bool, ImageError> {
+        match self.plan.slots.get(index as usize) {
+            Some(slot) => Ok(*slot == Slot::Unknown),
+            None => self.make_room(index).map(|()| true),
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self, index: u32) -> Result<(), ImageError> {
+        if self.mapped.symbols.get(index).is_none() {
+            return Err(ImageError::damaged("a relocation refers to a symbol that is not there"));
+        }
+        if index >= MANY {
+            self.layers.process.expect_many();
+        }
+        let length = (index as usize + 1).max(2 * self.plan.slots.len());
+        self.plan.slots.resize(length, Slot::Unknown);
+        Ok(())
     }
 
     /// Whether a library that stays defines a version.
@@ -262,7 +296,14 @@ impl Resolver<'_> {
     /// Whether a function is certain to be found in the process, and nowhere before: a library that stays has the
     /// version that the function was found under when the image was linked, as the system's own linker takes it.
     #[inline(always)]
-    fn can_wait(&mut self, index: u32) -> bool {
+    fn can_wait(&mut self, imports: &Imports<'_>, index: u32) -> bool {
+        let import = imports.at(index);
+        let waits = |import: Import| self.all_wait && import.version != 0 && !stand_ins::may_be(import.hash);
+        import.is_some_and(waits) || self.can_wait_if_found(index)
+    }
+
+    /// The rest of that where not all are alike.
+    fn can_wait_if_found(&mut self, index: u32) -> bool {
         let symbols = &self.mapped.symbols;
         let undefined = symbols.get(index).is_some_and(|symbol| !symbol.is_defined());
         let Some(version) = symbols.needed_version(index).filter(|_| undefined) else { return false };
@@ -293,7 +334,7 @@ impl Resolver<'_> {
             return Ok(known);
         }
         let symbols = &self.mapped.symbols;
-        let symbol = symbols.get(index).ok_or(ImageError::Truncated("a symbol"))?;
+        let symbol = symbols.get(index).ok_or_else(|| ImageError::truncated("a symbol"))?;
         let slot = if !symbol.is_defined() {
             let bytes = text_of(symbols, symbol)?;
             let name = symbols.hash_of(index).map_or_else(|| Name::new(bytes), |hash| Name { bytes, hash });

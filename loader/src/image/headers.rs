@@ -5,6 +5,7 @@ use super::elf::*;
 use super::note::CONSTANTS_SETTLED;
 use super::place::Segment;
 use crate::sys::memory::{Access, PAGE, page_down, page_up};
+use smallvec::SmallVec;
 
 /// How many bytes from the beginning of a file are read for its headers: seven more than linkers write.
 pub(crate) const HEADER_BYTES: usize = 64 + 17 * 56;
@@ -58,7 +59,7 @@ pub(crate) struct Headers {
     /// Bytes from their first page to the end of the last.
     pub(crate) span: usize,
     /// Notes.
-    pub(crate) notes: Vec<Range>,
+    pub(crate) notes: SmallVec<[Range; 2]>,
     /// The rest.
     pub(crate) outline: Outline,
 }
@@ -83,7 +84,7 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
     if bytes.get(4..7).is_some_and(|ident| ident != [2, 1, 1]) {
         return Err(ImageError::WrongClass);
     }
-    let header = bytes.first_chunk::<64>().ok_or(ImageError::Truncated("the ELF header"))?;
+    let header = bytes.first_chunk::<64>().ok_or_else(|| ImageError::truncated("the ELF header"))?;
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     if half(18) != EM_X86_64 {
         return Err(ImageError::WrongMachine(half(18)));
@@ -94,12 +95,12 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
     let table = u64_at(header, 32) as usize;
     let (entry, count) = (usize::from(half(54)), usize::from(half(56)));
     if entry != 56 {
-        return Err(ImageError::Damaged("the size of its program headers"));
+        return Err(ImageError::damaged("the size of its program headers"));
     }
     let table = table
         .checked_add(entry * count)
         .and_then(|end| bytes.get(table..end))
-        .ok_or(ImageError::Truncated("the program header table"))?;
+        .ok_or_else(|| ImageError::truncated("the program header table"))?;
 
     let table = table.as_chunks::<56>().0;
     // As many as there are: an image keeps them.
@@ -108,7 +109,7 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
     let mut dynamic = None;
     let (mut tls, mut relro, mut unwind) = (None, None, None);
     let mut settled = false;
-    let mut notes = Vec::with_capacity(2);
+    let mut notes = SmallVec::new();
     for entry in table {
         let [offset, address, file_size_here, size, align] = [8, 16, 32, 40, 48].map(|at| u64_at(entry, at));
         let range = Range { address, size: file_size_here };
@@ -135,7 +136,7 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
                     || align > LARGEST_ALIGNMENT
                     || size > LARGEST_BLOCK
                 {
-                    return Err(ImageError::Damaged("its thread-local segment"));
+                    return Err(ImageError::damaged("its thread-local segment"));
                 }
                 tls = Some(TlsSegment { address, file_size: file_size_here, size, align: align.max(1) });
             }
@@ -156,7 +157,7 @@ pub(crate) fn parse(bytes: &[u8], file_size: u64) -> Result<Headers, ImageError>
         notes,
         outline: Outline {
             first,
-            dynamic: dynamic.ok_or(ImageError::Damaged("it has no dynamic section"))?,
+            dynamic: dynamic.ok_or_else(|| ImageError::damaged("it has no dynamic section"))?,
             tls,
             relro,
             settled,
@@ -199,9 +200,9 @@ fn is_settled(segments: &[Segment], relro: Range) -> bool {
 }
 
 fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageError> {
-    let first = segments.first().ok_or(ImageError::Damaged("it has no loadable segment"))?;
+    let first = segments.first().ok_or_else(|| ImageError::damaged("it has no loadable segment"))?;
     if first.address > HIGHEST {
-        return Err(ImageError::Damaged("the address of its first segment"));
+        return Err(ImageError::damaged("the address of its first segment"));
     }
     let mut end = page_down(first.address as usize);
     let mut gaps = 0;
@@ -209,28 +210,29 @@ fn check(segments: &[Segment], file_size: u64) -> Result<(usize, usize), ImageEr
         let Segment { address, size, offset, file_size: in_file, access } = *segment;
         // Those in the wrong order are found below.
         if address.saturating_sub(first.address) > LARGEST || size > LARGEST || in_file > size {
-            return Err(ImageError::Damaged("the size of a segment"));
+            return Err(ImageError::damaged("the size of a segment"));
         }
         if offset.checked_add(in_file).is_none_or(|end| end > file_size) {
-            return Err(ImageError::Truncated("a segment"));
+            return Err(ImageError::truncated("a segment"));
         }
         if page_down(address as usize) < end {
-            return Err(ImageError::Damaged("its segments overlap"));
+            return Err(ImageError::damaged("its segments overlap"));
         }
         gaps += (page_down(address as usize) - end) as u64;
         if gaps > WIDEST_GAPS {
-            return Err(ImageError::Damaged("its segments are too far apart"));
+            return Err(ImageError::damaged("its segments are too far apart"));
         }
         if (address ^ offset) as usize & (PAGE - 1) != 0 {
-            return Err(ImageError::Damaged("a segment is not aligned to pages"));
+            return Err(ImageError::damaged("a segment is not aligned to pages"));
         }
         if access.write && access.execute {
             return Err(ImageError::Unsupported("a segment is writable and executable at once".into()));
         }
         if in_file < size && !access.write {
-            return Err(ImageError::Damaged("a read-only segment has no contents"));
+            return Err(ImageError::damaged("a read-only segment has no contents"));
         }
-        end = page_up((address + size) as usize).ok_or(ImageError::Damaged("the size of a segment"))?;
+        end =
+            page_up((address + size) as usize).ok_or_else(|| ImageError::damaged("the size of a segment"))?;
     }
     let first = page_down(first.address as usize);
     Ok((first, end - first))

@@ -62,6 +62,7 @@ pub(crate) enum MapError {
 }
 
 impl From<ImageError> for MapError {
+    #[cold]
     fn from(error: ImageError) -> Self {
         Self::Image(error)
     }
@@ -291,13 +292,13 @@ fn read_tables(
         return Err(ImageError::Unsupported("it has text relocations: recompile with -fPIC".into()).into());
     }
     if dynamic.plain_relocations {
-        return Err(ImageError::Damaged("it has relocations of a kind that x86-64 does not have").into());
+        return Err(ImageError::damaged("it has relocations of a kind that x86-64 does not have").into());
     }
     // Where there is nothing but zeros, linkers may lay it beside all segments.
     if let Some(tls) = headers.tls.as_ref().filter(|tls| tls.file_size > 0)
         && place.segment(tls.address, tls.file_size).is_none_or(|segment| !segment.access.read)
     {
-        return Err(ImageError::Truncated("the thread-local segment").into());
+        return Err(ImageError::truncated("the thread-local segment").into());
     }
     Ok(Box::new(Mapped { headers, dynamic, symbols, place, handle, note, layout, lazy, path, memory }))
 }
@@ -336,7 +337,7 @@ unsafe fn find_note(place: &Place, notes: &[headers::Range]) -> Result<(u64, usi
     for range in notes {
         // SAFETY: the caller's promise.
         let Some(bytes) = (unsafe { place.table::<u8>(range.address, range.size as usize) }) else {
-            return Err(ImageError::Truncated("a note"));
+            return Err(ImageError::truncated("a note"));
         };
         let mut at = 0;
         while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk::<12>()) {
@@ -348,21 +349,21 @@ unsafe fn find_note(place: &Place, notes: &[headers::Range]) -> Result<(u64, usi
             let description = name + name_size.next_multiple_of(4);
             if word(8) == NOTE_TYPE as usize && bytes.get(name..name + name_size) == Some(NOTE_NAME) {
                 let Some(version) = bytes.get(description..).and_then(|rest| rest.first_chunk::<4>()) else {
-                    return Err(ImageError::Truncated("its note"));
+                    return Err(ImageError::truncated("its note"));
                 };
                 let found = u32::from_le_bytes(*version);
                 if found != FORMAT_VERSION {
                     return Err(ImageError::Format { found, expected: FORMAT_VERSION });
                 }
                 if size != NOTE_DESCRIPTION {
-                    return Err(ImageError::Damaged("its note has the wrong size"));
+                    return Err(ImageError::damaged("its note has the wrong size"));
                 }
                 let description = bytes.get(description..).and_then(|rest| rest.first_chunk());
-                let description = description.ok_or(ImageError::Truncated("its note"))?;
+                let description = description.ok_or_else(|| ImageError::truncated("its note"))?;
                 let note = range.address.wrapping_add(at as u64);
                 let handle = note.wrapping_add_signed(handle_distance(description) as i64);
                 if place.segment(handle, 1).is_none() {
-                    return Err(ImageError::Damaged("its handle lies outside of it"));
+                    return Err(ImageError::damaged("its handle lies outside of it"));
                 }
                 return Ok((note, place.at(handle), Layout::decode(description)));
             }

@@ -2,6 +2,7 @@
 
 use super::ImageError;
 use super::elf::{PF_R, PF_W, PF_X, Plain, Symbol};
+use super::needle::Needle;
 use super::symbols::Symbols;
 use crate::sys::memory::Access;
 use std::ffi::CStr;
@@ -156,6 +157,19 @@ impl Strings {
         rest.is_some_and(|rest| rest.starts_with(prefix))
     }
 
+    /// Whether that text stands at `offset`.
+    #[inline(always)]
+    pub(crate) fn has(&self, offset: u32, needle: &Needle) -> bool {
+        needle.is_at(self.0, offset as usize)
+    }
+
+    /// That text, if it stands at `offset`.
+    #[inline(always)]
+    pub(crate) fn get_if(&self, offset: u32, needle: &Needle) -> Option<&'static [u8]> {
+        let rest = self.0.get(offset as usize..).filter(|_| self.has(offset, needle))?;
+        rest.get(..needle.length())
+    }
+
     /// Whether `text` stands at `offset`.
     #[inline]
     pub(crate) fn is(&self, offset: u64, text: &[u8]) -> bool {
@@ -166,5 +180,5 @@ impl Strings {
 
 /// The name of a symbol.
 pub(crate) fn text_of(symbols: &Symbols, symbol: &Symbol) -> Result<&'static [u8], ImageError> {
-    symbols.text(symbol.name.into()).ok_or(ImageError::Truncated("the name of a symbol"))
+    symbols.text(symbol.name.into()).ok_or_else(|| ImageError::truncated("the name of a symbol"))
 }

@@ -1,8 +1,8 @@
 //! Whether an image's constructors have run: others that find it meanwhile must wait.
 
 use crate::sys::sync::{Condvar, Mutex};
+use crate::sys::threads;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::ThreadId;
 
 /// The state of an image and those who wait for it.
 #[derive(Debug)]
@@ -15,7 +15,8 @@ pub(crate) struct Ready {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Starting(ThreadId),
+    /// By the thread of this token.
+    Starting(usize),
     Ready,
     Failed,
 }
@@ -27,7 +28,7 @@ impl Ready {
     /// Being started by the calling thread.
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State::Starting(std::thread::current().id())),
+            state: Mutex::new(State::Starting(threads::token())),
             changed: Condvar::new(),
             waiting: AtomicUsize::new(0),
         }
@@ -41,7 +42,7 @@ impl Ready {
             match *state {
                 State::Ready => return true,
                 State::Failed => return false,
-                State::Starting(thread) if thread == std::thread::current().id() => return true,
+                State::Starting(thread) if thread == threads::token() => return true,
                 State::Starting(_) => {
                     self.waiting.fetch_add(1, Ordering::Relaxed);
                     state = self.changed.wait(state);

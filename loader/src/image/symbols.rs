@@ -7,6 +7,7 @@ pub(crate) use listing::Holding;
 use super::ImageError;
 use super::dynamic::SymbolTables;
 use super::elf::*;
+use super::needle::Needle;
 use super::place::{Place, Strings};
 use super::versions::{HIDDEN, Version, Versions};
 
@@ -32,6 +33,41 @@ enum Hash {
     Plain { buckets: &'static [u32], chains: &'static [u32] },
     /// Nothing can be found.
     None,
+}
+
+/// An undefined symbol before its name is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Import {
+    /// Where its name is among the strings.
+    name: u32,
+    /// The hash of that: as [`Name::new`] computes it.
+    pub(crate) hash: u32,
+    /// The version that it must have, see [`Version::key`]; nought for none in particular.
+    pub(crate) version: u32,
+}
+
+/// The undefined symbols from the first on, and what stands beside them.
+#[derive(Clone, Copy)]
+pub(crate) struct Imports<'a> {
+    symbols: &'static [Symbol],
+    /// As many.
+    hashes: &'static [u32],
+    /// As many, or none.
+    numbers: &'static [u16],
+    needed: &'a Versions,
+}
+
+impl Imports<'_> {
+    /// What stands beside the name of symbol `index`, if it is one of them.
+    #[inline(always)]
+    pub(crate) fn at(&self, index: u32) -> Option<Import> {
+        let at = (index as usize).wrapping_sub(1);
+        let symbol = self.symbols.get(at).filter(|symbol| !symbol.is_defined())?;
+        let hash = *self.hashes.get(at)?;
+        let number = self.numbers.get(at).copied().unwrap_or(0);
+        let version = self.needed.get(number).map_or(0, Version::key);
+        Some(Import { name: symbol.name, hash, version })
+    }
 }
 
 /// A Bloom filter over the names that a file defines: a quick no.
@@ -135,37 +171,37 @@ impl Symbols {
     /// # Safety
     /// The file is mapped as the segments of `place` say, as long as this value and anything taken from it.
     pub(crate) unsafe fn new(place: &Place, tables: &SymbolTables) -> Result<Self, ImageError> {
-        let outside = ImageError::Truncated;
+        let outside = |what| move || ImageError::truncated(what);
         let strings = match tables.strings {
             // SAFETY: the caller's promise, here and below.
             Some(range) => unsafe { place.table::<u8>(range.address, range.size as usize) }
-                .ok_or(outside("the string table"))?,
+                .ok_or_else(outside("the string table"))?,
             None => &[],
         };
         let strings = Strings::new(strings);
         let symbols = match tables.symbols {
             // SAFETY: as above.
-            Some(address) => unsafe { place.tail(address) }.ok_or(outside("the symbol table"))?,
+            Some(address) => unsafe { place.tail(address) }.ok_or_else(outside("the symbol table"))?,
             None => &[],
         };
         // SAFETY: as above.
-        let hash = unsafe { Hash::new(place, tables) }.ok_or(outside("the hash table"))?;
+        let hash = unsafe { Hash::new(place, tables) }.ok_or_else(outside("the hash table"))?;
         let numbers = match tables.symbol_versions {
             // SAFETY: as above.
-            Some(address) => Some(unsafe { place.tail(address) }.ok_or(outside("the version table"))?),
+            Some(address) => Some(unsafe { place.tail(address) }.ok_or_else(outside("the version table"))?),
             None => None,
         };
         let mut needed = Versions::default();
         if let Some((address, count)) = tables.needed_versions {
             // SAFETY: as above.
             unsafe { needed.add_needed(place, strings, address, count) }
-                .ok_or(outside("a needed version"))?;
+                .ok_or_else(outside("a needed version"))?;
         }
         let mut defined = Versions::default();
         if let Some((address, count)) = tables.defined_versions {
             // SAFETY: as above.
             unsafe { defined.add_defined(place, strings, address, count) }
-                .ok_or(outside("a defined version"))?;
+                .ok_or_else(outside("a defined version"))?;
         }
         Ok(Self { symbols, strings, hash, numbers, needed, defined, hashes: &[] })
     }
@@ -185,15 +221,36 @@ impl Symbols {
         if count > 0 {
             // SAFETY: the caller's promise.
             self.hashes = unsafe { place.table(address, count as usize) }
-                .ok_or(ImageError::Truncated("the hashes of its imports"))?;
+                .ok_or_else(|| ImageError::truncated("the hashes of its imports"))?;
         }
         Ok(())
     }
 
     /// The hash of the name of symbol `index`, where the image says it: as [`Name::new`] computes it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash_of(&self, index: u32) -> Option<u32> {
         self.hashes.get(index.checked_sub(1)? as usize).copied()
+    }
+
+    /// How many imports' names it says the hashes of, which are those of the first symbols.
+    pub(crate) fn hashed(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// The undefined symbols whose names' hashes the image says.
+    #[inline(always)]
+    pub(crate) fn imports(&self) -> Imports<'_> {
+        let after_first = |length: usize| length.saturating_sub(1);
+        let numbers = self.numbers.unwrap_or(&[]);
+        let numbered = if numbers.is_empty() { usize::MAX } else { after_first(numbers.len()) };
+        let count = self.hashes.len().min(after_first(self.symbols.len())).min(numbered);
+        let numbers = if numbers.is_empty() { numbers } else { &numbers[1..][..count] };
+        Imports {
+            symbols: &self.symbols[self.symbols.len().min(1)..][..count],
+            hashes: &self.hashes[..count],
+            numbers,
+            needed: &self.needed,
+        }
     }
 
     /// The symbol with that index.
@@ -206,10 +263,15 @@ impl Symbols {
         self.strings.begins(symbol.name.into(), prefix)
     }
 
-    /// Whether that is the name of symbol `index`.
-    #[inline]
-    pub(crate) fn is_called(&self, index: u32, name: &[u8]) -> bool {
-        self.get(index).is_some_and(|symbol| self.strings.is(symbol.name.into(), name))
+    /// The name of what is imported.
+    pub(crate) fn name_of(&self, import: Import) -> Option<Name<'static>> {
+        Some(Name { bytes: self.text(import.name.into())?, hash: import.hash })
+    }
+
+    /// Whether that is the name of what is imported.
+    #[inline(always)]
+    pub(crate) fn is_called(&self, import: Import, name: &Needle) -> bool {
+        self.strings.has(import.name, name)
     }
 
     /// A text of the string table.
@@ -218,12 +280,13 @@ impl Symbols {
     }
 
     /// The version that the undefined symbol `index` must have.
+    #[inline(always)]
     pub(crate) fn needed_version(&self, index: u32) -> Option<&Version> {
         self.needed.get(*self.numbers?.get(index as usize)?)
     }
 
     /// All versions that undefined symbols must have.
-    pub(crate) fn needed_versions(&self) -> impl Iterator<Item = &Version> {
+    pub(crate) fn needed_versions(&self) -> impl Iterator<Item = &Version> + Clone {
         self.needed.iter()
     }
 
@@ -385,6 +448,14 @@ impl Symbols {
         match &self.hash {
             Hash::Gnu { filter, .. } => *filter,
             Hash::Plain { .. } | Hash::None => Filter::OPEN,
+        }
+    }
+
+    /// Whether it defines some `count` names, by the size of the table: linkers have a bucket for four.
+    pub(crate) fn may_have_many(&self, count: usize) -> bool {
+        match &self.hash {
+            Hash::Gnu { buckets, .. } => buckets.len() >= count / 4,
+            Hash::Plain { .. } | Hash::None => false,
         }
     }
 

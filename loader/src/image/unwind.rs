@@ -67,7 +67,7 @@ fn check(mapped: &Mapped, address: u64, size: u64) -> Result<(), ImageError> {
     if !address.is_multiple_of(4)
         || segment.is_none_or(|segment| !segment.access.read || segment.access.write)
     {
-        return Err(ImageError::Truncated("its unwind tables"));
+        return Err(ImageError::truncated("its unwind tables"));
     }
     Ok(())
 }
@@ -76,7 +76,7 @@ fn check(mapped: &Mapped, address: u64, size: u64) -> Result<(), ImageError> {
 fn by_index(mapped: &Mapped, index: Range) -> Result<u64, ImageError> {
     // SAFETY: the image is mapped as its segments say.
     let header = unsafe { mapped.place.table::<u8>(index.address, 8) }
-        .ok_or(ImageError::Truncated("the index of its unwind tables"))?;
+        .ok_or_else(|| ImageError::truncated("the index of its unwind tables"))?;
     if header[..2] != [1, PC_RELATIVE_4] {
         return Err(ImageError::Unsupported("the index of its unwind tables is of an unknown kind".into()));
     }

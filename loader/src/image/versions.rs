@@ -1,7 +1,8 @@
 //! Symbol versions: the numbers beside the symbols, and the names that they stand for.
 
-use super::elf::Plain;
 use super::place::{Place, Strings};
+use super::version_number::needed;
+use std::num::NonZeroU32;
 
 /// A version that a symbol must have or has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,19 @@ pub(crate) struct Version {
     pub(crate) hash: u32,
     /// `SONAME` of the library that it is needed from; empty for a version that is defined.
     pub(crate) file: &'static [u8],
+    /// What tells it from all others that are needed; nothing for one that is defined.
+    pub(crate) number: Option<NonZeroU32>,
+}
+
+impl Version {
+    /// What tells it from all others that are needed, and from none; those that have no number are alike.
+    #[inline]
+    pub(crate) fn key(&self) -> u32 {
+        self.number.map_or(Self::UNNUMBERED, NonZeroU32::get)
+    }
+
+    /// The key of those.
+    pub(crate) const UNNUMBERED: u32 = u32::MAX;
 }
 
 /// Names of the versions by their number, less [`FIRST`]; `None` for numbers that have no name.
@@ -24,30 +38,24 @@ const FIRST: usize = 2;
 /// The bit that says: only who asks for this version gets it.
 pub(crate) const HIDDEN: u16 = 0x8000;
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
+/// A library, in the table of needed versions.
 struct Need {
-    version: u16,
     count: u16,
     file: u32,
     first: u32,
     next: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
+/// A version that is needed from it.
 struct NeedEntry {
     hash: u32,
-    flags: u16,
     number: u16,
     name: u32,
     next: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
+/// A version that is defined; the entry of its name is not read but for the first word.
 struct Definition {
-    version: u16,
     flags: u16,
     number: u16,
     count: u16,
@@ -56,12 +64,61 @@ struct Definition {
     next: u32,
 }
 
-// SAFETY: integers only, laid out without gaps.
-unsafe impl Plain for Need {}
-// SAFETY: integers only, laid out without gaps.
-unsafe impl Plain for NeedEntry {}
-// SAFETY: integers only, laid out without gaps.
-unsafe impl Plain for Definition {}
+impl Need {
+    #[inline(always)]
+    fn at(table: &[u8], at: u64) -> Option<Self> {
+        let bytes: &[u8; 16] = part(table, at)?;
+        Some(Self {
+            count: half(bytes, 2),
+            file: word(bytes, 4),
+            first: word(bytes, 8),
+            next: word(bytes, 12),
+        })
+    }
+}
+
+impl NeedEntry {
+    #[inline(always)]
+    fn at(table: &[u8], at: u64) -> Option<Self> {
+        let bytes: &[u8; 16] = part(table, at)?;
+        Some(Self {
+            hash: word(bytes, 0),
+            number: half(bytes, 6),
+            name: word(bytes, 8),
+            next: word(bytes, 12),
+        })
+    }
+}
+
+impl Definition {
+    fn at(table: &[u8], at: u64) -> Option<Self> {
+        let bytes: &[u8; 20] = part(table, at)?;
+        let [flags, number, count] = [2, 4, 6].map(|at| half(bytes, at));
+        Some(Self {
+            flags,
+            number,
+            count,
+            hash: word(bytes, 8),
+            first: word(bytes, 12),
+            next: word(bytes, 16),
+        })
+    }
+}
+
+#[inline(always)]
+fn part<const N: usize>(table: &[u8], at: u64) -> Option<&[u8; N]> {
+    table.get(usize::try_from(at).ok()?..)?.first_chunk()
+}
+
+#[inline(always)]
+fn half<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
 
 /// Flag of the definition that stands for the file itself.
 const BASE: u16 = 1;
@@ -70,12 +127,13 @@ const MOST: usize = 0x4000;
 
 impl Versions {
     /// The version with that number.
+    #[inline(always)]
     pub(crate) fn get(&self, number: u16) -> Option<&Version> {
         self.0.get(usize::from(number & !HIDDEN).checked_sub(FIRST)?)?.as_ref()
     }
 
     /// All that have a name.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Version> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Version> + Clone {
         self.0.iter().flatten()
     }
 
@@ -96,22 +154,20 @@ impl Versions {
         &mut self,
         place: &Place,
         strings: Strings,
-        mut address: u64,
+        address: u64,
         count: u64,
     ) -> Option<()> {
-        let mut seen = 0;
+        // SAFETY: the caller's promise.
+        let table = unsafe { place.tail::<u8>(address) }?;
+        let (mut library, mut seen) = (0u64, 0);
         for _ in 0..count.min(MOST as u64) {
-            // SAFETY: the caller's promise, here and below.
-            let need = unsafe { place.table::<Need>(address, 1) }?[0];
-            let file = strings.get(need.file.into())?;
+            let need = Need::at(table, library)?;
             // Numbers follow each other.
             self.0.reserve(need.count.min(16).into());
-            let mut at = address.checked_add(need.first.into())?;
+            let mut at = library.checked_add(need.first.into())?;
             for _ in 0..need.count {
-                // SAFETY: as above.
-                let entry = unsafe { place.table::<NeedEntry>(at, 1) }?[0];
-                let name = strings.get(entry.name.into())?;
-                self.set(entry.number, Version { name, hash: entry.hash, file });
+                let entry = NeedEntry::at(table, at)?;
+                self.set(entry.number, needed(strings, entry.hash, entry.name, need.file)?);
                 seen += 1;
                 if seen > MOST {
                     return None;
@@ -124,7 +180,7 @@ impl Versions {
             if need.next == 0 {
                 break;
             }
-            address = address.checked_add(need.next.into())?;
+            library = library.checked_add(need.next.into())?;
         }
         Some(())
     }
@@ -137,23 +193,25 @@ impl Versions {
         &mut self,
         place: &Place,
         strings: Strings,
-        mut address: u64,
+        address: u64,
         count: u64,
     ) -> Option<()> {
+        // SAFETY: the caller's promise.
+        let table = unsafe { place.tail::<u8>(address) }?;
+        let mut at = 0u64;
         for _ in 0..count.min(MOST as u64) {
-            // SAFETY: the caller's promise, here and below.
-            let definition = unsafe { place.table::<Definition>(address, 1) }?[0];
+            let definition = Definition::at(table, at)?;
             if definition.flags & BASE == 0 && definition.count > 0 {
-                let at = address.checked_add(definition.first.into())?;
-                // SAFETY: as above. The entry is the offset of the name and that of the next entry.
-                let name = unsafe { place.table::<u32>(at, 1) }?[0];
-                let name = strings.get(name.into())?;
-                self.set(definition.number, Version { name, hash: definition.hash, file: b"" });
+                // The entry is the offset of the name and that of the next entry.
+                let entry: &[u8; 4] = part(table, at.checked_add(definition.first.into())?)?;
+                let name = strings.get(u32::from_le_bytes(*entry).into())?;
+                let hash = definition.hash;
+                self.set(definition.number, Version { name, hash, file: b"", number: None });
             }
             if definition.next == 0 {
                 break;
             }
-            address = address.checked_add(definition.next.into())?;
+            at = at.checked_add(definition.next.into())?;
         }
         Some(())
     }

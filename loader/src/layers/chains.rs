@@ -81,7 +81,7 @@ impl<T> Default for Chains<T> {
 
 impl<T> Chains<T> {
     /// Everything of that hash, in the order of entering.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of<'s>(&self, key: Key, _section: &'s Section) -> Chain<'s, T> {
         // SAFETY: the slots are freed after the section only.
         let slots = unsafe { self.slots.load(Ordering::Acquire).as_ref() };
@@ -233,7 +233,7 @@ impl<T> Drop for Chains<T> {
 }
 
 /// The slot of that hash. There are empty slots, so this ends.
-#[inline]
+#[inline(always)]
 fn find<T>(slots: &[Slot<T>], key: Key) -> Option<&Slot<T>> {
     let mask = slots.len() - 1;
     let mut at = spread(key) & mask;

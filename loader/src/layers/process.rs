@@ -18,7 +18,7 @@ use super::readers::Section;
 use super::{Found, Layer, Party, Query, Value};
 use crate::facade::Facade;
 use crate::image::SymbolKind;
-use crate::image::symbols::{Filter, Name, PartialHash, Symbols};
+use crate::image::symbols::{Filter, Import, Name, PartialHash, Symbols};
 use crate::image::versions::Version;
 use crate::loader::Library;
 use crate::sys::libraries;
@@ -52,7 +52,7 @@ struct Read {
 
 /// Most loaders open few.
 type Libraries = SmallVec<[Arc<Library>; 8]>;
-type Entries = SmallVec<[Entry; 24]>;
+type Further = SmallVec<[Entry; 4]>;
 
 /// That many libraries stay open.
 const MOST_KEPT: usize = 64;
@@ -62,6 +62,7 @@ const MOST_READ: usize = 32;
 /// What was loaded when the program started.
 struct Start {
     tables: Vec<Tables>,
+    entries: Box<[Entry]>,
     /// The names that they go by.
     names: NameSet,
     memo: Memo,
@@ -76,7 +77,8 @@ struct Start {
 pub(crate) struct ProcessView {
     start: Arc<Start>,
     libraries: Libraries,
-    entries: Entries,
+    /// Those of the libraries, which follow those of the start.
+    further: Further,
     /// What `dlsym` said.
     asked: HashMap<(Vec<u8>, Vec<u8>), Option<usize>>,
 }
@@ -142,8 +144,10 @@ impl Process {
             let uncounted = (all - tables.len() as u64).wrapping_add(present).wrapping_sub(all);
             tables.truncate(tables::front(&tables));
             let names = NameSet::new(tables.iter().flat_map(Tables::names));
+            let entries = tables.iter().zip(0..).map(|(table, at)| Entry::new(None, at, table)).collect();
             Arc::new(Start {
                 tables,
+                entries,
                 names,
                 memo: Memo::default(),
                 versions: KnownVersions::default(),
@@ -226,21 +230,23 @@ impl Process {
     pub(crate) fn view(&self) -> ProcessView {
         let start = Arc::clone(self.start());
         let libraries = self.libraries();
-        let entry =
-            |library, at: usize, table: &Tables| Entry { filter: table.filter(), library, at: at as u32 };
-        let mut entries = Entries::new();
-        start.tables.iter().enumerate().for_each(|(at, table)| entries.push(entry(None, at, table)));
-        let mut seen: SmallVec<[usize; 24]> = SmallVec::new();
+        let (mut further, mut seen) = (Further::new(), SmallVec::<[usize; 24]>::new());
         for (library, at) in libraries.iter().zip(0..) {
             let closure = library.closure(|root| self.closure_of(root, &start));
-            for (place, table) in closure.tables.iter().enumerate() {
+            for (table, place) in closure.tables.iter().zip(0..) {
                 if !seen.contains(&table.identity()) {
                     seen.push(table.identity());
-                    entries.push(entry(Some(at), place, table));
+                    further.push(Entry::new(Some(at), place, table));
                 }
             }
         }
-        ProcessView { start, libraries, entries, asked: HashMap::new() }
+        ProcessView { start, libraries, further, asked: HashMap::new() }
+    }
+}
+
+impl Entry {
+    fn new(library: Option<u32>, at: u32, table: &Tables) -> Self {
+        Self { filter: table.filter(), library, at }
     }
 }
 
@@ -299,14 +305,25 @@ fn read_first(is_it: impl Fn(&libraries::Loaded<'_>) -> bool) -> Option<Tables> 
 }
 
 impl ProcessView {
+    /// Everything in it, in order.
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.start.entries.iter().chain(&*self.further)
+    }
+
+    fn entry(&self, at: usize) -> Option<&Entry> {
+        let of_start = &self.start.entries;
+        of_start.get(at).or_else(|| self.further.get(at - of_start.len()))
+    }
+
     /// Whether anything in it may have a name of which only a part of the hash is known.
     pub(super) fn may_have(&self, hash: PartialHash) -> bool {
         let has = |entry: &Entry| {
             entry.filter.passes_partly(hash) && self.table(entry).is_some_and(|table| table.may_have(hash))
         };
         let from_start = self.start.many.get().is_none_or(|names| names.may_have(hash));
-        let skipped = if from_start { 0 } else { self.start.tables.len() };
-        !self.asked.is_empty() || self.entries.iter().skip(skipped).any(has)
+        !self.asked.is_empty()
+            || (from_start && self.start.entries.iter().any(has))
+            || self.further.iter().any(has)
     }
 
     /// To be called before [`ProcessView::may_have`] is asked about thousands of names.
@@ -317,30 +334,30 @@ impl ProcessView {
         });
     }
 
-    /// What somebody has got before for the undefined symbol `index`, whose name has that hash: the value, and whose it is.
+    /// What somebody has got before for an import: the value, and whose it is.
     #[inline(always)]
     pub(super) fn remembered<'s>(
         &self,
         symbols: &Symbols,
-        (index, hash): (u32, u32),
+        import: Import,
         section: &'s Section,
     ) -> Option<(&'s Value, usize)> {
-        match self.start.memo.find_for(symbols, (index, hash), section) {
+        match self.start.memo.find_for(symbols, import, section) {
             Some((value, _, at)) => Some((value, *at)),
-            None => self.remembered_of_libraries(symbols, (index, hash), section),
+            None => self.remembered_of_libraries(symbols, import, section),
         }
     }
 
     fn remembered_of_libraries<'s>(
         &self,
         symbols: &Symbols,
-        (index, hash): (u32, u32),
+        import: Import,
         section: &'s Section,
     ) -> Option<(&'s Value, usize)> {
         // What was there at the start does not have what was once found in a library.
-        let mut of_libraries = self.entries.iter().enumerate().skip(self.start.tables.len());
-        let (at, entry) = of_libraries.find(|(_, entry)| entry.filter.passes(hash))?;
-        let (value, _, place) = self.closure(entry)?.memo.find_for(symbols, (index, hash), section)?;
+        let mut of_libraries = self.further.iter().zip(self.start.entries.len()..);
+        let (entry, at) = of_libraries.find(|(entry, _)| entry.filter.passes(import.hash))?;
+        let (value, _, place) = self.closure(entry)?.memo.find_for(symbols, import, section)?;
         (*place == entry.at as usize).then_some((value, at))
     }
 
@@ -367,8 +384,7 @@ impl ProcessView {
         if let Some((value, kind, at)) = remembered(&self.start.memo) {
             return Some(found_at(at, value, kind));
         }
-        for (at, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.filter.passes(name.hash))
-        {
+        for (at, entry) in self.entries().enumerate().filter(|(_, entry)| entry.filter.passes(name.hash)) {
             let closure = self.closure(entry);
             if let Some((value, kind, place)) = closure.and_then(|closure| remembered(&closure.memo))
                 && place == entry.at as usize
@@ -397,15 +413,16 @@ impl ProcessView {
     /// Whether that is so of all of them.
     pub(crate) fn provides_all<'v>(
         &self,
-        versions: impl Iterator<Item = &'v Version>,
+        mut versions: impl Iterator<Item = &'v Version> + Clone,
         held_open: &[Arc<Library>],
     ) -> bool {
-        self.start.versions.unknown(versions).into_iter().all(|version| self.provides(version, held_open))
+        self.start.versions.know_all(versions.clone())
+            || versions.all(|version| self.provides(version, held_open))
     }
 
     /// The answer of the program or library at this place.
     pub(crate) fn find_in(&self, at: usize, name: Name<'_>, version: Option<&Version>) -> Option<Found> {
-        let entry = self.entries.get(at)?;
+        let entry = self.entry(at)?;
         let (value, kind, shared) =
             self.table(entry)?.find(name, version, at == 0, entry.library.is_none())?;
         Some(Found { value, kind, shared, party: Party::Process(at), layer: Layer::Process })
@@ -423,18 +440,18 @@ impl ProcessView {
 
     /// The library that must stay open for the answers of that place to stay valid.
     pub(crate) fn owner(&self, at: usize) -> Option<&Arc<Library>> {
-        self.libraries.get(self.entries.get(at)?.library? as usize)
+        self.libraries.get(self.entry(at)?.library? as usize)
     }
 
     /// Path of the program (empty) or library at that place.
     pub(crate) fn path(&self, at: usize) -> &str {
-        self.entries.get(at).and_then(|entry| self.table(entry)).map_or("", Tables::path)
+        self.entry(at).and_then(|entry| self.table(entry)).map_or("", Tables::path)
     }
 
     /// Whether `dlsym` could find what is not in the tables.
     pub(crate) fn may_know_more(&self) -> bool {
         // There are libraries that do not count.
-        let known = self.start.uncounted.wrapping_add(self.entries.len() as u64);
+        let known = self.start.uncounted.wrapping_add(self.entries().count() as u64);
         libraries::present() > known.wrapping_add(Facade::count())
     }
 

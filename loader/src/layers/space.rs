@@ -108,9 +108,9 @@ impl Space {
         })
     }
 
-    /// The next place in the load order.
-    pub(crate) fn next_place(&self) -> u64 {
-        self.common.sequence.fetch_add(1, Ordering::Relaxed)
+    /// The first of the next places in the load order, which are the caller's.
+    pub(crate) fn next_places(&self, count: usize) -> u64 {
+        self.common.sequence.fetch_add(count as u64, Ordering::Relaxed)
     }
 
     /// Adds an image. Its exports are in the table, or it is among those that are asked one by one.
@@ -118,22 +118,27 @@ impl Space {
     /// To be called with [`Common::binding`] locked; [`Space::remove`] is called before the image is gone.
     pub(crate) fn add(&self, image: &Arc<Image>) {
         let symbols = image.symbols();
-        let names = symbols.findable();
         let wide = self.wide.load(Ordering::Relaxed);
         // SAFETY: the list is replaced with the lock held only.
         let wide = unsafe { wide.as_ref() };
-        let pointer = Arc::as_ptr(image);
-        if names.len() >= MANY && wide.is_none_or(|wide| wide.len() < MOST_WIDE) {
+        if symbols.may_have_many(MANY) && wide.is_none_or(|wide| wide.len() < MOST_WIDE) {
             // SAFETY: an image is taken out before it is gone.
             let list = unsafe { wide.unwrap_or(&Wide::default()).with(image) };
             self.set_wide(Some(list));
         } else {
-            let links = names.map(|(symbol, key)| Link::new(key, Export { image: pointer, symbol }));
-            let links = image.keep_exports(links.collect());
-            // SAFETY: the image keeps them until it has called `remove`.
-            unsafe { self.names.enter(links) };
+            self.enter_names(image);
         }
         self.images.lock().insert(image.sequence(), Arc::downgrade(image));
+    }
+
+    #[inline(never)]
+    fn enter_names(&self, image: &Arc<Image>) {
+        let pointer = Arc::as_ptr(image);
+        let names = image.symbols().findable();
+        let links = names.map(|(symbol, key)| Link::new(key, Export { image: pointer, symbol }));
+        let links = image.keep_exports(links.collect());
+        // SAFETY: the image keeps them until it has called `remove`.
+        unsafe { self.names.enter(links) };
     }
 
     /// Takes an image out, if it is in. Afterwards nobody looks at it any more who was not given an `Arc`.

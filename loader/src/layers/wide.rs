@@ -53,20 +53,32 @@ impl Wide {
     /// # Safety
     /// The images of the list, and this one, are there.
     pub(super) unsafe fn with(&self, image: &Image) -> Self {
-        let mut list = self.clone();
-        list.asked.push(Asked { filter: image.symbols().filter(), image });
+        let mut asked = Vec::with_capacity(self.asked.len() + 1);
+        asked.extend_from_slice(&self.asked);
+        asked.push(Asked { filter: image.symbols().filter(), image });
+        let mut list = Self { asked, common: self.common, filter: self.filter.clone(), gone: self.gone };
         if list.asked.len() - list.common > LATEST {
-            let filter = list.filter.get_or_insert_with(|| (0..WORDS).map(|_| AtomicU64::new(0)).collect());
-            for asked in &list.asked[list.common..] {
-                // SAFETY: the caller's promise.
-                for (_, key) in unsafe { &*asked.image }.symbols().findable() {
-                    let (word, bit) = place(key);
-                    filter[word].fetch_or(bit, Ordering::Relaxed);
-                }
-            }
-            list.common = list.asked.len();
+            // SAFETY: the caller's promise.
+            unsafe { list.gather() };
         }
         list
+    }
+
+    /// Enters all images in the common filter.
+    ///
+    /// # Safety
+    /// They are there.
+    #[inline(never)]
+    unsafe fn gather(&mut self) {
+        let filter = self.filter.get_or_insert_with(|| (0..WORDS).map(|_| AtomicU64::new(0)).collect());
+        for asked in &self.asked[self.common..] {
+            // SAFETY: the caller's promise.
+            for (_, key) in unsafe { &*asked.image }.symbols().findable() {
+                let (word, bit) = place(key);
+                filter[word].fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        self.common = self.asked.len();
     }
 
     /// The list without an image; `None` when none is left.

@@ -29,10 +29,8 @@ impl Loader {
     ///
     /// # Errors
     /// When one is not there, or has another interface than it had.
+    #[inline(never)]
     pub(super) fn find_dependencies(&self, space: &Space, members: &mut [Member]) -> Result<(), LoadError> {
-        if members.iter().all(|member| member.dependencies.is_empty()) {
-            return Ok(());
-        }
         let images = seen_by(space);
         let mut all = Vec::with_capacity(members.len());
         for (at, member) in members.iter().enumerate() {

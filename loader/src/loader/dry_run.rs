@@ -34,8 +34,9 @@ impl Loader {
             let binding = loader.0.common.binding.lock();
             let section = Section::under(&binding);
             let layers = Layers::new(space, &loader.0.host, &view, (&members, position), &held, section);
-            let plan = bind::resolve(&member.mapped, member.module(), &layers, None);
-            plans.push(plan.map_err(|source| damaged(member, source))?);
+            let plan = plans.push_mut(Plan::default());
+            bind::resolve(&member.mapped, member.module(), &layers, None, plan)
+                .map_err(|source| damaged(member, source))?;
         }
         for (member, plan) in members.iter().zip(&plans) {
             // SAFETY: mapped just now, nobody else has seen it, and it goes without having run.
@@ -59,7 +60,7 @@ impl Loader {
         name: &str,
         source: ImageSource<'_>,
     ) -> Result<std::sync::Arc<crate::Image>, LoadError> {
-        let (prepared, _) = self.prepare(None, &[(name, source)], false)?;
+        let prepared = self.prepare(None, &[(name, source)], false)?;
         let mut images = prepared.into_iter().map(|one| one.image);
         images.next().ok_or_else(|| LoadError::Uninitialised { unit: name.to_owned() })
     }

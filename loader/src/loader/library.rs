@@ -93,8 +93,9 @@ impl Library {
 
     /// Whether an image that needs `name` means this one.
     pub(crate) fn is_called(&self, name: &[u8]) -> bool {
-        let file = self.path.rfind('/').map_or(0, |at| at + 1);
-        [self.asked.as_str(), &self.path, &self.path[file..]].iter().any(|known| known.as_bytes() == name)
+        let path = self.path.as_bytes();
+        let is_file = || path.strip_suffix(name).is_some_and(|folder| folder.ends_with(b"/"));
+        self.asked.as_bytes() == name || path == name || (is_file() && !name.contains(&b'/'))
     }
 
     /// Opens what was asked for. `offered` is what it was offered before.

@@ -6,13 +6,13 @@
 //! before, as far as it can be known then what their symbols stand for, and once more when everything is.
 
 use super::library::search_of;
-use super::load::unresolved;
+use super::load::{Prepared, unresolved};
 use super::{Library, LibraryRequest, Loader, Member, seen_by};
 use crate::error::LoadError;
 use crate::facade::offer::{Chosen, Source, all, choose};
 use crate::facade::wanted::{LibraryFile, closure};
 use crate::facade::{Facade, Offered};
-use crate::image::bind;
+use crate::image::bind::{self, Plan};
 use crate::image::map::Mapped;
 use crate::image::symbols::Name;
 use crate::image::{self, ImageError};
@@ -48,9 +48,18 @@ impl Loader {
                 }
             }
         }
-        if missing.is_empty() {
-            return Ok(Early::default());
-        }
+        if missing.is_empty() { Ok(Early::default()) } else { self.open_missing(space, members, missing) }
+    }
+
+    /// Opens libraries by their names, each for the member at that place.
+    #[inline(never)]
+    fn open_missing(
+        &self,
+        space: &Space,
+        members: &mut [Member],
+        missing: Vec<(usize, String)>,
+    ) -> Result<Early, LoadError> {
+        let process = &self.0.common.process;
         let early = self.offer_to_needed(space, members, &missing)?;
         for (at, name) in missing {
             let member = &mut members[at];
@@ -150,7 +159,8 @@ impl Loader {
                     Section::under(&binding),
                 );
                 let damaged = |source: ImageError| LoadError::Image { unit: member.name.to_string(), source };
-                let plan = bind::resolve(&member.mapped, member.module(), &layers, None).map_err(damaged)?;
+                let mut plan = Plan::default();
+                bind::resolve(&member.mapped, member.module(), &layers, None, &mut plan).map_err(damaged)?;
                 // What will be missing is missing now, before anything is bound to the image.
                 let nowhere: Vec<u32> = plan
                     .missing
@@ -222,14 +232,12 @@ impl Loader {
         Offered::open(chosen, &path.to_string_lossy()).map(|offered| offered.map(Arc::new))
     }
 
-    /// Shows what the image exports to every library, if it is for them. The image is complete and has not run.
+    /// Shows what the image exports to every library. The image is complete and has not run.
     ///
     /// # Errors
     /// When the system gives no room for it.
+    #[inline(never)]
     pub(super) fn show_exports(&self, image: &Arc<image::Image>) -> Result<(), LoadError> {
-        if !image.exports_everything() {
-            return Ok(());
-        }
         let process = &self.0.common.process;
         let offers = all(image, |name| process.defines_from_start(name));
         if !offers.is_empty() {
@@ -253,10 +261,10 @@ impl Loader {
 
 impl Early {
     /// To be called with the images that the members have become: they stay as long as the libraries are open.
-    pub(super) fn done<'a>(self, image: impl Fn(usize) -> Option<&'a Arc<image::Image>>) {
+    pub(super) fn done(self, prepared: &[Prepared]) {
         let Some(offered) = self.offered else { return };
-        for image in self.members.into_iter().filter_map(image) {
-            offered.keep(Arc::clone(image));
+        for one in prepared.iter().filter(|one| self.members.contains(&one.at)) {
+            offered.keep(Arc::clone(&one.image));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::image::place::{Place, text_of};
 use crate::image::registers;
 use crate::image::tls::Reference;
 use crate::image::tls::entry::{descriptor, fixed_descriptor, fixed_distance, undefined_descriptor};
-use crate::image::{call_resolver, own_value};
+use crate::image::{Image, call_resolver, own_value};
 use crate::layers::Value;
 use crate::sys::memory::{PAGE, page_down};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub(crate) struct Applied {
     deferred: Vec<Deferred>,
     /// Whether there are functions to be looked up when they are called.
     pub(crate) later: bool,
+    /// The images that it is bound to.
+    pub(crate) used: Vec<Arc<Image>>,
     /// Whether the image calls functions of the process that unwind.
     pub(crate) unwinds: bool,
 }
@@ -48,7 +50,8 @@ pub(crate) unsafe fn apply(
     let mut applied = Applied::default();
     let [relocations, jumps] = tables(mapped)?;
     if first {
-        if mapped.place.base == 0 {
+        // What is written where all constants are settled is little and lies together.
+        if mapped.place.base == 0 && !mapped.headers.settled {
             bring_in(mapped, relocations, plan);
         }
         // SAFETY: the caller's promise, here and below.
@@ -58,22 +61,34 @@ pub(crate) unsafe fn apply(
         // SAFETY: as above.
         unsafe { relative(mapped, &mut targets)? };
     }
+    // Slots that wait have what they need already, if they are where slots may be.
+    if let Some((low, high)) = plan.waiting.filter(|_| mapped.place.base == 0) {
+        applied.later = targets.get(low, (high - low).saturating_add(8)).is_ok();
+    }
+    let in_place = applied.later;
     let settled = first && mapped.place.base == 0 && mapped.layout.settled;
     for table in [relocations, jumps] {
         for relocation in table {
-            let place = targets.near(relocation.offset, 8).filter(|_| is_address(relocation));
-            match (place, plan.slots.get(relocation.symbol() as usize)) {
-                (Some(target), Some(Slot::Known(Value::Address(address)))) => {
-                    let address = address.wrapping_add_signed(relocation.addend as isize);
-                    // SAFETY: to be written to, as `near` says.
-                    unsafe { (target as *mut usize).write_unaligned(address) };
-                }
-                // The place has what it needs already, here and below.
-                (Some(_), Some(Slot::Own)) if settled => {}
-                (Some(_), Some(Slot::Later)) if mapped.place.base == 0 => applied.later = true,
-                // SAFETY: as above.
-                _ => unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? },
+            let slot = plan.slots.get(relocation.symbol() as usize);
+            if in_place && slot == Some(&Slot::Later) {
+                continue;
             }
+            if let Some(Slot::Known(Value::Address(address))) = slot
+                && is_address(relocation)
+                && let Some(target) = targets.near(relocation.offset, 8)
+            {
+                let address = address.wrapping_add_signed(relocation.addend as isize);
+                // SAFETY: to be written to, as `near` says.
+                unsafe { (target as *mut usize).write_unaligned(address) };
+                continue;
+            }
+            // The place has what it needs already.
+            let settled = settled && slot == Some(&Slot::Own) && is_address(relocation);
+            if settled && targets.near(relocation.offset, 8).is_some() {
+                continue;
+            }
+            // SAFETY: as above.
+            unsafe { one(mapped, module, plan, relocation, &mut targets, &mut applied)? };
         }
     }
     Ok(applied)
@@ -150,8 +165,8 @@ impl Targets<'_> {
     fn get(&mut self, address: u64, length: u64) -> Result<usize, ImageError> {
         if address < self.low || address.saturating_add(length) > self.high {
             let segment = self.place.segment(address, length).filter(|segment| segment.access.write);
-            let segment =
-                segment.ok_or(ImageError::Damaged("a relocation outside of its writable segments"))?;
+            let segment = segment
+                .ok_or_else(|| ImageError::damaged("a relocation outside of its writable segments"))?;
             self.low = segment.address;
             self.high = segment.address + segment.size;
         }
@@ -167,7 +182,7 @@ unsafe fn relative(mapped: &Mapped, targets: &mut Targets<'_>) -> Result<(), Ima
     let Some(range) = mapped.dynamic.relative else { return Ok(()) };
     // SAFETY: the image is mapped as its segments say.
     let words = unsafe { mapped.place.table::<u64>(range.address, (range.size / WORD) as usize) }
-        .ok_or(ImageError::Truncated("its relative relocations"))?;
+        .ok_or_else(|| ImageError::truncated("its relative relocations"))?;
     let base = mapped.place.base;
     // SAFETY: to be called with addresses from `targets` only.
     let add = |target: usize| unsafe {
@@ -250,7 +265,7 @@ unsafe fn one(
             let target = targets.get(offset, 8)?;
             let resolver = plus(place.base);
             if !place.is_code(resolver) {
-                return Err(ImageError::Damaged("an indirect function lies outside of its code"));
+                return Err(ImageError::damaged("an indirect function lies outside of its code"));
             }
             applied.deferred.push(Deferred { target, resolver, addend: 0 });
         }
@@ -334,8 +349,8 @@ fn variable(
     relocation: &Rela,
 ) -> Result<Option<(Reference, bool)>, ImageError> {
     if relocation.symbol() == 0 {
-        let module =
-            module.ok_or(ImageError::Damaged("it refers to a thread-local segment it does not have"))?;
+        let module = module
+            .ok_or_else(|| ImageError::damaged("it refers to a thread-local segment it does not have"))?;
         return Ok(Some((Reference { module, offset: 0 }, false)));
     }
     match slot(plan, relocation) {

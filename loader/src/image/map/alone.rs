@@ -59,7 +59,7 @@ fn at_preferred(file: BorrowedFd<'_>, headers: &Headers) -> io::Result<Mapping> 
 /// Maps the segments wherever there is room.
 fn anywhere(file: BorrowedFd<'_>, headers: &Headers) -> Result<Mapping, MapError> {
     let [first, ..] = headers.segments.as_slice() else {
-        return Err(ImageError::Damaged("it has no loadable segment").into());
+        return Err(ImageError::damaged("it has no loadable segment").into());
     };
     let start = page_down(first.offset as usize) as u64;
     // What is settled where the image was linked for is relocated here, and afterwards read-only together with what is in

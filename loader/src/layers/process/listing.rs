@@ -18,7 +18,7 @@ impl ProcessView {
     /// All definitions of `name`; `version` is what somebody asks for.
     pub(crate) fn all(&self, name: Name<'_>, version: Option<&Version>) -> Vec<Holder> {
         let mut all = Vec::new();
-        for (at, entry) in self.entries.iter().enumerate() {
+        for (at, entry) in self.entries().enumerate() {
             let Some(symbols) = self.table(entry).and_then(|table| table.symbols()) else { continue };
             if entry.filter.passes(name.hash) {
                 let holdings = symbols.all(name, version);
@@ -37,7 +37,7 @@ impl ProcessView {
 
     /// The names that everything in it exports.
     pub(crate) fn exported(&self) -> impl Iterator<Item = &'static [u8]> {
-        let tables = self.entries.iter().filter_map(|entry| self.table(entry)?.symbols());
+        let tables = self.entries().filter_map(|entry| self.table(entry)?.symbols());
         tables.flat_map(|symbols| symbols.exported())
     }
 }
