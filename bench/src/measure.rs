@@ -23,8 +23,9 @@ pub(crate) struct Turns {
 impl Turns {
     /// For work that takes milliseconds.
     pub(crate) const QUICK: Self = Self { warm_up: 3, wanted: 60, time: Duration::from_secs(10) };
-    /// For work that takes less than a millisecond.
-    pub(crate) const TINY: Self = Self { warm_up: 20, wanted: 600, time: Duration::from_secs(10) };
+    /// For work that takes less than a millisecond. All of it in a moment would show one mood of the machine, which has some
+    /// that last for seconds.
+    pub(crate) const TINY: Self = Self { warm_up: 20, wanted: 30_000, time: Duration::from_secs(4) };
     /// For work that needs a process of its own for each measurement.
     pub(crate) const PROCESSES: Self = Self { warm_up: 1, wanted: 15, time: Duration::from_secs(10) };
     /// For work that takes a second or two: of fewer turns the median is the machine's mood.
