@@ -26,7 +26,7 @@ test:
 
 test-slow:
 	@scripts/setup --tests
-	@scripts/fetch-inputs
+	@scripts/fetch-inputs all
 	$(CARGO) build --workspace
 	$(CARGO) test --test hotbed -- --ignored
 	$(CARGO) test -p hotbed-jit --lib -- --ignored split::tests::libraries
