@@ -509,3 +509,20 @@ fn damaged_images_are_errors_and_never_crash() {
     }
     assert!(good > 100 && bad > 1000, "{good} {bad}");
 }
+
+#[test]
+fn a_slot_that_cannot_be_filled_in_one_piece_is_filled_at_once() {
+    use object::{Object, ObjectSection};
+    let folder = Folder::new();
+    let path = folder.image("call.c", "int getppid(void); int f(void) { return getppid(); }", &[]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let (at, _) = file.section_by_name(".rela.plt").unwrap().file_range().unwrap();
+    let at = at as usize;
+    let slot = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) - 4;
+    bytes[at..at + 8].copy_from_slice(&slot.to_le_bytes());
+    let image = loader().bind_only("call", ImageSource::Bytes(&bytes)).unwrap();
+    let place = image.bias().wrapping_add(slot as usize) as *const usize;
+    // SAFETY: in the writable segment of an image that is mapped, and nobody runs it.
+    assert_eq!(unsafe { place.read_unaligned() }, libc::getppid as *const () as usize);
+}
